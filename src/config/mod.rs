@@ -1,0 +1,351 @@
+//! The checked configuration: what every other module may rely on. Each value here has passed every rule, so
+//! nothing is "optional but must be there", and a default is written once (in `check.rs`).
+//!
+//! Flow: `load` reads files, `raw` turns text into typed text with positions, `check` turns that into these types
+//! and gathers every error, `report` prints the errors. Nothing here does anything.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod check;
+pub mod load;
+pub mod raw;
+pub mod report;
+pub mod units;
+
+/// Everything that one run of ensign needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// In the order of their names; [`ServiceId`] is the place in this list. Never empty.
+    pub services: Vec<Service>,
+    /// Its end is the container's end.
+    pub main: ServiceId,
+    pub registry: Registry,
+    pub links: Links,
+    pub log: Log,
+}
+
+/// A service's place in [`Config::services`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub usize);
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The file's stem, or the command's file name when a command is wrapped.
+    pub name: String,
+    /// argv; never empty. `shell = "…"` has become `/bin/sh -c …` here.
+    pub command: Vec<OsString>,
+    pub directory: Option<PathBuf>,
+    pub user: Option<User>,
+    /// Added to the environment that ensign was given: `env_file` first, then `env`; later wins.
+    pub env: Vec<(OsString, OsString)>,
+    pub limits: Vec<Limit>,
+    pub no_new_privileges: bool,
+    pub kind: Kind,
+    /// Started once these are ready (a oneshot: ended with 0). Free of cycles.
+    pub after: Vec<ServiceId>,
+    pub restart: Restart,
+    pub stop: Stop,
+    pub ready: Ready,
+    pub checks: Vec<Check>,
+    pub announce: Vec<Announce>,
+    pub links: Vec<Link>,
+}
+
+/// Resolved from /etc/passwd and /etc/group when the configuration is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups; the primary one alone for a bare `uid[:gid]`.
+    pub groups: Vec<u32>,
+    /// `HOME`, `USER` and `LOGNAME` for the child, where /etc/passwd names the user.
+    pub name: Option<String>,
+    pub home: Option<PathBuf>,
+}
+
+/// One resource limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub resource: Resource,
+    /// `None` is unlimited.
+    pub soft: Option<u64>,
+    pub hard: Option<u64>,
+}
+
+/// The names of `limits = { … }`: setrlimit(2)'s, in lower case without the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs until it is stopped.
+    Daemon,
+    /// Runs to its end before those `after` it start.
+    Oneshot,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    pub when: RestartWhen,
+    /// The longest first delay; the ceiling doubles with each crash, the delay itself is drawn from 0 to it.
+    pub delay: Duration,
+    pub max_delay: Duration,
+    /// A run this long makes the next crash count as the first again.
+    pub reset_after: Duration,
+    pub give_up: GiveUp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartWhen {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// This many crashes within this time: no further restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GiveUp {
+    pub after: u32,
+    pub within: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    pub signal: Signal,
+    /// Withdrawn but still serving before the signal. Zero where nothing is announced.
+    pub drain: Duration,
+    /// From the signal to SIGKILL; `None` ("never") leaves it to the container runtime.
+    pub timeout: Option<Duration>,
+    /// After main is gone: from the TERM for what is left to its SIGKILL.
+    pub sweep: Duration,
+}
+
+/// A signal's number on this machine, real-time ones included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Signal(pub i32);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    pub by: ReadyBy,
+    /// Not ready after this long counts as a crash. Does not apply to `start`.
+    pub timeout: Duration,
+    /// After a crash: up and healthy for this long before it is announced again.
+    pub settle: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyBy {
+    /// Ready as soon as it runs.
+    Start,
+    /// Ready once every check has passed `rise` times.
+    Checks,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub probe: Probe,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Failures this early in a run count for nothing.
+    pub grace: Duration,
+    /// Consecutive passes that make it healthy; at least 1.
+    pub rise: u32,
+    /// Consecutive failures that make it unhealthy; at least 1.
+    pub fall: u32,
+    pub unhealthy: Unhealthy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// GET; a status of 200 to 399 passes.
+    Http(HttpTarget),
+    /// An accepted connection passes.
+    Tcp(HostPort),
+    /// Exit code 0 passes. argv; never empty.
+    Exec(Vec<OsString>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpTarget {
+    pub authority: HostPort,
+    /// Path and query, beginning with `/`.
+    pub path: String,
+}
+
+/// A host (a name or an address literal, without brackets) and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unhealthy {
+    Withdraw,
+    Restart,
+}
+
+/// One record to announce while the service is fit to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announce {
+    pub name: DnsName,
+    pub port: u16,
+    /// Tried in order; never empty.
+    pub address: Vec<AddressRule>,
+    pub instance: Label,
+    /// Of the lease; renewed every third of it.
+    pub ttl: Duration,
+    /// The `ttl` inside the record, which resolvers serve; whole seconds.
+    pub dns_ttl: Duration,
+    pub priority: u16,
+    pub weight: u16,
+}
+
+/// A lower-case DNS name without the final dot, every label valid, none reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DnsName(pub(crate) String);
+
+/// One lower-case DNS label: 1 to 63 of `[a-z0-9-]`, no `-` at either end, not `any`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label(pub(crate) String);
+
+/// How the announced address is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressRule {
+    /// The source address that the kernel would use to reach the registry.
+    Auto,
+    /// The first global address that is not private.
+    Public,
+    /// The first private address (RFC 1918, RFC 4193).
+    Private,
+    /// The container's own: what the hosts file says of our hostname, else the default route's interface.
+    Container,
+    Interface(String),
+    Cidr {
+        network: IpAddr,
+        prefix: u8,
+    },
+    /// The value that `env:NAME` had when the configuration was checked.
+    Env {
+        variable: String,
+        address: IpAddr,
+    },
+    Literal(IpAddr),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    pub listen: Listen,
+    pub to: Upstream,
+    /// For one connection attempt to the upstream.
+    pub connect_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// 127.0.0.1 and [::1] at the upstream's port.
+    Loopback,
+    /// Just these.
+    Addresses(Vec<SocketAddr>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// The Docker link of this alias (`env:DB`): every TCP port that its variables name.
+    Env(String),
+    /// Hosts file, then DNS, looked up anew for each connection.
+    HostPort(HostPort),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registry {
+    pub url: RegistryUrl,
+    /// `/skydns`: begins with `/`, does not end with one.
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryUrl {
+    /// etcd's v3 JSON gateway, plain http; never empty.
+    Etcd3(Vec<HostPort>),
+    /// etcd's v2 keys, plain http; never empty.
+    Etcd2(Vec<HostPort>),
+    /// A folder of records that containers of one host share.
+    Dir(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links {
+    /// Which of Docker's link variables to open links for.
+    pub env: EnvLinks,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvLinks {
+    All,
+    None,
+    /// Aliases by shell pattern (`*`, `?`), case ignored.
+    Matching(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl DnsName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Label {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! One integration binary for everything that needs more than one module.
+
+#[path = "../support/mod.rs"]
+mod support;
