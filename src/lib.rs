@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod exit;
 pub mod links;
+pub mod log;
 pub mod machine;
 pub mod net;
 pub mod registry;

@@ -340,6 +340,17 @@ impl Label {
     }
 }
 
+impl std::fmt::Display for Signal {
+    /// `SIGTERM`; real-time signals as `SIGRTMIN+3`, whose base is the C library's on Linux.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match nix::sys::signal::Signal::try_from(self.0) {
+            Ok(signal) => f.write_str(signal.as_str()),
+            Err(_) if self.0 >= 34 => write!(f, "SIGRTMIN+{}", self.0 - 34),
+            Err(_) => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
 impl std::fmt::Display for HostPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.host.contains(':') {

@@ -1,1 +1,8 @@
-//! (to come)
+//! What only the kernel can do, and the only home of `unsafe`. Imports nothing of ours: plain values in, plain values
+//! or `io::Error` out.
+
+pub mod process;
+pub mod signals;
+pub mod spawn;
+pub mod stderr;
+pub mod tty;

@@ -1,0 +1,267 @@
+//! One service's announcement: from "it should be there" or "it should not" to single registry requests, with one in
+//! flight at most, a heartbeat every third of the TTL, and retries that neither flood the registry nor give up.
+//! Never talks to a registry and never decides whether the service is fit; `service.rs` says so by `want`.
+
+use std::time::Duration;
+
+use super::action::{Action, Change, Unfit};
+use super::event::{Answer, ClaimId, RequestId};
+use super::service::Out;
+use super::time::Time;
+
+/// The first retry's longest delay; doubles up to `RETRY_MAX`, so that a registry that returns is found within a second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+pub struct Announcer {
+    /// What a lease is asked for; `None` where nothing is announced.
+    ttl: Option<Duration>,
+    state: State,
+    last_claim: ClaimId,
+    last_request: RequestId,
+    /// Failures in a row.
+    failures: u32,
+    taken: bool,
+}
+
+/// `until` is when the registry forgets the claim by itself, as far as we know: the last request that may have
+/// prolonged it, and the TTL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Absent,
+    Registering {
+        claim: ClaimId,
+        until: Time,
+    },
+    /// A try failed; it may have taken effect all the same.
+    RegisterLater {
+        claim: ClaimId,
+        at: Time,
+        until: Time,
+    },
+    Held {
+        claim: ClaimId,
+        renew_at: Time,
+        until: Time,
+    },
+    Renewing {
+        claim: ClaimId,
+        until: Time,
+    },
+    RenewLater {
+        claim: ClaimId,
+        at: Time,
+        until: Time,
+    },
+    Withdrawing {
+        claim: ClaimId,
+        until: Time,
+    },
+    WithdrawLater {
+        claim: ClaimId,
+        at: Time,
+        until: Time,
+    },
+}
+
+impl Announcer {
+    pub fn new(ttl: Option<Duration>) -> Self {
+        Self {
+            ttl,
+            state: State::Absent,
+            last_claim: ClaimId(0),
+            last_request: RequestId(0),
+            failures: 0,
+            taken: false,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Nothing of ours is in the registry, nor on its way there.
+    pub fn is_absent(&self) -> bool {
+        self.state == State::Absent
+    }
+
+    /// Brings the announcement toward what is wanted: `Ok` is announced, `Err` is why not. Also does what is due.
+    pub fn want(&mut self, wanted: Result<(), Unfit>, out: &mut Out<'_>) {
+        let Some(ttl) = self.ttl else { return };
+        let now = out.now;
+        match (self.state, wanted) {
+            (State::Absent, Ok(())) => self.register_anew(ttl, out),
+            // The old claim is dead or dying with its lease; a new one takes the key over.
+            (State::WithdrawLater { .. }, Ok(())) => self.register_anew(ttl, out),
+            (State::RegisterLater { claim, at, until }, Ok(())) if at <= now => {
+                self.register(claim, until.max(now + ttl), out);
+            }
+            (State::Held { claim, renew_at: at, until } | State::RenewLater { claim, at, until }, Ok(()))
+                if at <= now =>
+            {
+                self.state = State::Renewing { claim, until };
+                let request = self.next_request();
+                out.act(Action::Renew { service: out.service, claim, request });
+            }
+            (
+                State::Registering { claim, until }
+                | State::RegisterLater { claim, until, .. }
+                | State::Held { claim, until, .. }
+                | State::Renewing { claim, until }
+                | State::RenewLater { claim, until, .. },
+                Err(why),
+            ) => {
+                out.tell(Change::Withdrawing(why));
+                self.withdraw(claim, until, out);
+            }
+            (State::WithdrawLater { until, .. }, Err(_)) if until <= now => self.set_absent(out),
+            (State::WithdrawLater { claim, at, until }, Err(_)) if at <= now => {
+                self.withdraw(claim, until, out);
+            }
+            (
+                State::Registering { .. }
+                | State::RegisterLater { .. }
+                | State::Held { .. }
+                | State::Renewing { .. }
+                | State::RenewLater { .. }
+                // One request at a time: what is wanted now is done when this one is answered.
+                | State::Withdrawing { .. },
+                Ok(()),
+            )
+            | (State::Absent | State::Withdrawing { .. } | State::WithdrawLater { .. }, Err(_)) => {}
+        }
+    }
+
+    /// A request is over. `want` follows in the same turn and acts on the new state.
+    pub fn answered(&mut self, request: RequestId, answer: Answer, out: &mut Out<'_>) {
+        if request != self.last_request {
+            return;
+        }
+        let Some(ttl) = self.ttl else { return };
+        match (self.state, answer) {
+            (State::Registering { claim, .. }, Answer::Held { ttl }) => {
+                self.succeeded(out);
+                out.tell(Change::Announced);
+                self.hold(claim, ttl, out);
+            }
+            (State::Renewing { claim, .. }, Answer::Held { ttl }) => {
+                self.succeeded(out);
+                self.hold(claim, ttl, out);
+            }
+            (State::Renewing { claim, .. }, Answer::Taken) => {
+                self.succeeded(out);
+                if !self.taken {
+                    out.tell(Change::KeyTaken);
+                }
+                self.taken = true;
+                self.hold(claim, ttl, out);
+            }
+            (State::Renewing { .. }, Answer::Lost) => {
+                self.succeeded(out);
+                out.tell(Change::Forgotten);
+                // `want` registers anew at once: the record is missing now.
+                self.state = State::Absent;
+            }
+            (State::Registering { until, .. }, Answer::Lost) => {
+                // Gone between two steps of one request: not again without a pause.
+                let at = self.failed(out);
+                let claim = self.next_claim();
+                self.state = State::RegisterLater { claim, at, until };
+            }
+            (State::Registering { claim, until }, Answer::Failed | Answer::Taken | Answer::Withdrawn) => {
+                let at = self.failed(out);
+                self.state = State::RegisterLater { claim, at, until };
+            }
+            (State::Renewing { claim, until }, Answer::Failed | Answer::Withdrawn) => {
+                let at = self.failed(out);
+                self.state = State::RenewLater { claim, at, until };
+            }
+            (State::Withdrawing { .. }, Answer::Withdrawn | Answer::Lost | Answer::Taken) => {
+                self.succeeded(out);
+                self.set_absent(out);
+            }
+            (State::Withdrawing { claim, until }, Answer::Failed | Answer::Held { .. }) => {
+                let at = self.failed(out);
+                self.state = State::WithdrawLater { claim, at, until };
+            }
+            // Nothing is in flight in these, so this answers nothing of ours.
+            (
+                State::Absent
+                | State::RegisterLater { .. }
+                | State::Held { .. }
+                | State::RenewLater { .. }
+                | State::WithdrawLater { .. },
+                Answer::Held { .. } | Answer::Lost | Answer::Taken | Answer::Withdrawn | Answer::Failed,
+            ) => {}
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Absent
+            | State::Registering { .. }
+            | State::Renewing { .. }
+            | State::Withdrawing { .. } => None,
+            State::RegisterLater { at, .. } | State::RenewLater { at, .. } => Some(at),
+            State::Held { renew_at, .. } => Some(renew_at),
+            State::WithdrawLater { at, until, .. } => Some(at.min(until)),
+        }
+    }
+
+    fn register_anew(&mut self, ttl: Duration, out: &mut Out<'_>) {
+        let claim = self.next_claim();
+        self.taken = false;
+        self.register(claim, out.now + ttl, out);
+    }
+
+    fn register(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
+        self.state = State::Registering { claim, until };
+        let request = self.next_request();
+        out.act(Action::Register { service: out.service, claim, request });
+    }
+
+    fn withdraw(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
+        self.state = State::Withdrawing { claim, until };
+        let request = self.next_request();
+        out.act(Action::Withdraw { service: out.service, claim, request });
+    }
+
+    /// Ours for `ttl` from now; the next heartbeat comes at a third of it, a little early so that a fleet spreads out.
+    fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
+        let renew_at = out.now + (ttl / 3).mul_f64(0.9 + 0.1 * out.rng.f64());
+        self.state = State::Held { claim, renew_at, until: out.now + ttl };
+    }
+
+    fn set_absent(&mut self, out: &mut Out<'_>) {
+        self.state = State::Absent;
+        out.tell(Change::Withdrawn);
+    }
+
+    fn succeeded(&mut self, out: &mut Out<'_>) {
+        if self.failures > 0 {
+            out.tell(Change::RegistryBack);
+        }
+        self.failures = 0;
+    }
+
+    /// Notes a failure and gives the time to try again: later each time, spread over half of the delay.
+    fn failed(&mut self, out: &mut Out<'_>) -> Time {
+        if self.failures == 0 {
+            out.tell(Change::RegistryLost);
+        }
+        let longest = RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
+        self.failures = self.failures.saturating_add(1);
+        out.now + longest.mul_f64(0.5 + 0.5 * out.rng.f64())
+    }
+
+    fn next_claim(&mut self) -> ClaimId {
+        self.last_claim = ClaimId(self.last_claim.0.wrapping_add(1));
+        self.last_claim
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.last_request = RequestId(self.last_request.0.wrapping_add(1));
+        self.last_request
+    }
+}

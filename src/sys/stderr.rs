@@ -1,0 +1,69 @@
+//! Writing to stderr without ever waiting for whoever should read it. The description behind stderr is shared with
+//! every child, so O_NONBLOCK is never set on it: a pipe or a terminal is opened once more, for us alone.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write, stderr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The kernel takes this much into a pipe whole or not at all (PIPE_BUF), also beside other writers.
+pub const ATOMIC: usize = 4096;
+
+/// Stderr, as far as it can be written without waiting.
+#[derive(Debug)]
+pub enum Stderr {
+    /// Our own description of the same pipe or terminal.
+    Reopened(File),
+    /// A socket: `send` can be told not to wait.
+    Socket,
+    /// A file never makes anybody wait. Neither does what could not be opened again, once it has said that it has room.
+    Inherited,
+    Closed,
+}
+
+impl Stderr {
+    pub fn open() -> Self {
+        let Ok(metadata) = stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|f| f.metadata())
+        else {
+            return Self::Closed;
+        };
+        let kind = metadata.file_type();
+        if kind.is_socket() {
+            return Self::Socket;
+        }
+        if kind.is_file() {
+            return Self::Inherited;
+        }
+        let own = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+            .open("/proc/self/fd/2");
+        own.map_or(Self::Inherited, Self::Reopened)
+    }
+
+    /// Writes `line` whole, or fails: `WouldBlock` when there is no room now.
+    pub fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let written = match self {
+            Self::Reopened(file) => file.write(line)?,
+            Self::Socket => send(line)?,
+            Self::Inherited => {
+                let stderr = stderr();
+                let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut room, PollTimeout::ZERO)? == 0 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                nix::unistd::write(&stderr, line)?
+            }
+            Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        if written == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+fn send(line: &[u8]) -> io::Result<usize> {
+    use nix::sys::socket::{MsgFlags, send};
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    Ok(send(stderr().as_raw_fd(), line, flags)?)
+}
