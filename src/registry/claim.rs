@@ -1,0 +1,100 @@
+//! One attempt to be announced: what is claimed, and what it takes to undo it whatever was answered.
+//!
+//! It must never hold anything that another attempt could share: every clean-up deletes by what is in here, and only
+//! our own record may ever be deleted. Made by the driver, one for each registration; read by the registries.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::etcd2::Trace;
+use super::skydns::Record;
+
+/// One registration of records that live and die together.
+///
+/// `register` may be repeated with the same claim while it fails. After `withdraw`, or once a renewal says `Lost`,
+/// make a new one: a late answer to an old request can then do no harm.
+#[derive(Debug)]
+pub struct Claim {
+    records: Vec<Record>,
+    ttl: Duration,
+    token: Token,
+    /// Whether anything was ever asked for; a claim that was not is withdrawn without a word on the wire.
+    begun: AtomicBool,
+    /// What the v2 API has told us, per record. Held by a request that is under way, so that whoever comes next
+    /// (a withdrawal after a cancelled registration) sees its end and not a guess.
+    pub(super) traces: Arc<tokio::sync::Mutex<Vec<Trace>>>,
+}
+
+impl Claim {
+    /// A claim that has not been made yet. `ttl` is of the lease: at least a second, whole seconds.
+    pub fn new(records: Vec<Record>, ttl: Duration) -> Self {
+        let traces = vec![Trace::Nothing; records.len()];
+        Self {
+            records,
+            ttl,
+            token: Token::random(),
+            begun: AtomicBool::new(false),
+            traces: Arc::new(tokio::sync::Mutex::new(traces)),
+        }
+    }
+
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What was asked for; the registry may grant more.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+}
+
+/// The name of a claim among all claims of all machines: etcd's lease ID, a folder record's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token(u64);
+
+impl Token {
+    /// Random from the kernel by way of the standard hasher's keys (a clock-seeded generator could repeat itself in
+    /// containers that start together, and two claims with one lease ID would delete each other's records).
+    /// Positive for etcd; the low half is large because some resolvers take that for a TTL and the smaller one wins.
+    fn random() -> Self {
+        let bits = RandomState::new().hash_one("claim");
+        Self(bits & 0x7fff_ffff_ffff_ffff | 0x8000_0000)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_fit_a_lease_id_and_differ() {
+        let tokens: Vec<u64> = (0..1000).map(|_| Token::random().0).collect();
+        for token in &tokens {
+            assert!(i64::try_from(*token).is_ok(), "{token} is not positive");
+            assert!(*token & 0xffff_ffff >= 0x8000_0000, "{token} has a small low half");
+        }
+        let distinct: std::collections::HashSet<&u64> = tokens.iter().collect();
+        assert_eq!(distinct.len(), tokens.len());
+    }
+}

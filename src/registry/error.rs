@@ -1,0 +1,46 @@
+//! Why a registry could not do what it was asked. Every message is a lower-case fragment that names where and why.
+
+use std::path::PathBuf;
+
+/// An operation failed. Its outcome is unknown unless the registry refused: withdraw the claim, or ask again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not one endpoint gave an answer to go by.
+    #[error("no endpoint of the registry could do it: {}", list(.tried))]
+    Unreachable { tried: Vec<Failure> },
+    /// etcd understood and said no.
+    #[error("etcd at {endpoint} refused: {message}")]
+    Refused { endpoint: String, message: String },
+    /// Something answered that does not speak the protocol.
+    #[error("{endpoint} does not answer like etcd: {reason}")]
+    NotEtcd { endpoint: String, reason: String },
+    /// The v2 API is off, as it is by default since etcd 3.4.
+    #[error(
+        "etcd at {endpoint} does not serve the v2 API\nhint: start it with `--enable-v2=true`, or use `etcd://` for v3"
+    )]
+    V2Off { endpoint: String },
+    /// Others kept writing to the same key.
+    #[error("`{key}` is being written by others all the time")]
+    Contended { key: String },
+    /// The registry's folder can't be used.
+    #[error("`{}`: {reason}", .path.display())]
+    Folder { path: PathBuf, reason: String },
+    /// The URL names something that can't be an endpoint.
+    #[error("`{endpoint}` is not a host and port: {reason}")]
+    Endpoint { endpoint: String, reason: String },
+    /// The HTTP client can't be made.
+    #[error("cannot make an HTTP client: {reason}")]
+    Client { reason: String },
+}
+
+/// What one endpoint did instead of answering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub endpoint: String,
+    pub reason: String,
+}
+
+fn list(tried: &[Failure]) -> String {
+    let each: Vec<String> = tried.iter().map(|f| format!("{}: {}", f.endpoint, f.reason)).collect();
+    each.join("; ")
+}

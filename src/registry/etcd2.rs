@@ -1,0 +1,391 @@
+//! etcd's v2 keys: one node a record, told from another's by the index at which it was created.
+//!
+//! There are no leases here, so ownership is by index: a record is always *created* (what lies there is compared and
+//! deleted first), heartbeats keep the `createdIndex`, and a node with another one is somebody else's. Each write
+//! names what it expects to find; a request that a frozen member carries out late can't overwrite anything.
+//! What remains: a creation given up after a second and carried out later leaves a record until its time is out.
+//! Called by `Registry`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use tokio::sync::OwnedMutexGuard;
+
+use super::claim::Claim;
+use super::error::Error;
+use super::http::{Ask, Body, Endpoints, Reply, Tour};
+use super::skydns::{self, Fields, Record, whole_seconds};
+use super::{Listed, Renewal};
+use crate::config::{DnsName, HostPort};
+use crate::net::resolve::Resolver;
+
+/// How often a write that others got in the way of is begun anew.
+const ROUNDS: usize = 4;
+
+const KEY_NOT_FOUND: u64 = 100;
+const COMPARE_FAILED: u64 = 101;
+const KEY_EXISTS: u64 = 105;
+
+/// What is known about the node of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// None was asked for, or it is gone.
+    Nothing,
+    /// A creation was sent when the store stood at `after`, and its answer is not in (yet, or for good).
+    Asked { after: u64 },
+    /// It is ours as long as it has this `createdIndex`.
+    Created { created: u64, modified: u64 },
+}
+
+type Traces = OwnedMutexGuard<Vec<Trace>>;
+
+/// A cluster spoken to in v2.
+#[derive(Debug)]
+pub struct Client {
+    endpoints: Arc<Endpoints>,
+    prefix: String,
+}
+
+impl Client {
+    pub fn new(hosts: &[HostPort], prefix: &str, resolver: Arc<Resolver>) -> Result<Self, Error> {
+        Ok(Self {
+            endpoints: Arc::new(Endpoints::new(hosts, resolver, HeaderMap::new())?),
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+        let mut traces = Arc::clone(&claim.traces).lock_owned().await;
+        let mut tour = self.endpoints.tour();
+        let mut granted = claim.ttl();
+        for (place, record) in claim.records().iter().enumerate() {
+            (tour, traces, granted) = self.create(tour, traces, place, record, claim.ttl()).await?;
+        }
+        Ok(granted)
+    }
+
+    /// Creates the node of one record, in the place of what lies there.
+    async fn create(
+        &self,
+        mut tour: Tour,
+        mut traces: Traces,
+        place: usize,
+        record: &Record,
+        ttl: Duration,
+    ) -> Result<(Tour, Traces, Duration), Error> {
+        let key = record.key(&self.prefix);
+        let value = record.value();
+        for _ in 0..ROUNDS + self.endpoints.count() {
+            let there = get(&mut tour, &key).await?;
+            if let Some(node) = &there.node {
+                if traces[place].is_of(node, &value) {
+                    traces[place] = node.trace();
+                    return Ok((tour, traces, node.left().unwrap_or(ttl)));
+                }
+                let theirs = [("prevIndex", node.modified_index.to_string())];
+                match delete(&mut tour, &key, &theirs).await? {
+                    Deleted::Yes | Deleted::Gone => {}
+                    Deleted::Changed => continue,
+                }
+            }
+            let fields = [
+                ("value", value.clone()),
+                ("ttl", whole_seconds(ttl).to_string()),
+                ("prevExist", "false".into()),
+            ];
+            let ask = put(&key, &fields);
+            let asked = Trace::Asked { after: there.index };
+            // A refusal of this request says nothing about an earlier one that is still out.
+            let otherwise = if matches!(traces[place], Trace::Asked { .. }) { asked } else { Trace::Nothing };
+            traces[place] = asked;
+            // In a task of its own: when we are dropped, the request runs to its end (a second at most) with the
+            // traces in hand, and the withdrawal that waits for them knows what became of it.
+            let sent = tokio::spawn(async move {
+                let reply = tour.send_once(&ask).await;
+                let made = match &reply {
+                    Ok(Some(reply)) => Some(verdict(reply)),
+                    Ok(None) | Err(_) => None,
+                };
+                match &made {
+                    Some(Ok(Verdict::Done(done))) => traces[place] = done.node.trace(),
+                    Some(Ok(Verdict::Refused { .. })) => traces[place] = otherwise,
+                    Some(Err(_)) | None => {}
+                }
+                (tour, traces, reply.map(|reply| reply.zip(made)))
+            });
+            let answer;
+            (tour, traces, answer) = sent.await.expect("the task neither panics nor is cancelled");
+            let Some((reply, made)) = answer? else { continue };
+            match made? {
+                Verdict::Done(done) => return Ok((tour, traces, done.node.left().unwrap_or(ttl))),
+                Verdict::Refused { code: KEY_EXISTS, .. } => {}
+                Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+            }
+        }
+        Err(Error::Contended { key })
+    }
+
+    /// The worst of the records decides: one that is gone makes the claim lost.
+    pub async fn renew(&self, claim: &Claim) -> Result<Renewal, Error> {
+        let mut traces = claim.traces.lock().await;
+        let mut tour = self.endpoints.tour();
+        let mut renewal = Renewal::Kept { ttl: claim.ttl() };
+        for (trace, record) in traces.iter_mut().zip(claim.records()) {
+            match self.refresh(&mut tour, trace, record, claim.ttl()).await? {
+                Renewal::Kept { ttl } => {
+                    if let Renewal::Kept { ttl: least } = &mut renewal {
+                        *least = ttl.min(*least);
+                    }
+                }
+                Renewal::Taken => renewal = Renewal::Taken,
+                Renewal::Lost => return Ok(Renewal::Lost),
+            }
+        }
+        Ok(renewal)
+    }
+
+    async fn refresh(
+        &self,
+        tour: &mut Tour,
+        trace: &mut Trace,
+        record: &Record,
+        ttl: Duration,
+    ) -> Result<Renewal, Error> {
+        let key = record.key(&self.prefix);
+        for _ in 0..ROUNDS {
+            let Trace::Created { created, modified } = *trace else { return Ok(Renewal::Lost) };
+            let fields = [
+                ("ttl", whole_seconds(ttl).to_string()),
+                ("refresh", "true".to_owned()),
+                ("prevExist", "true".to_owned()),
+                ("prevIndex", modified.to_string()),
+            ];
+            let reply = tour.send(&put(&key, &fields)).await?;
+            match verdict(&reply)? {
+                Verdict::Done(done) => {
+                    *trace = done.node.trace();
+                    return Ok(Renewal::Kept { ttl: done.node.left().unwrap_or(ttl) });
+                }
+                Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok(Renewal::Lost),
+                Verdict::Refused { code: COMPARE_FAILED, .. } => match get(tour, &key).await?.node {
+                    None => return Ok(Renewal::Lost),
+                    // Ours, only further on: a heartbeat whose answer was lost.
+                    Some(node) if node.created_index == created => *trace = node.trace(),
+                    Some(_) => return Ok(Renewal::Taken),
+                },
+                Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+            }
+        }
+        Err(Error::Contended { key })
+    }
+
+    pub async fn withdraw(&self, claim: &Claim) -> Result<(), Error> {
+        let mut traces = claim.traces.lock().await;
+        let mut tour = self.endpoints.tour();
+        for (trace, record) in traces.iter_mut().zip(claim.records()) {
+            self.remove(&mut tour, trace, record).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, tour: &mut Tour, trace: &mut Trace, record: &Record) -> Result<(), Error> {
+        let key = record.key(&self.prefix);
+        for _ in 0..ROUNDS {
+            match *trace {
+                Trace::Nothing => return Ok(()),
+                Trace::Asked { .. } => {
+                    let ours = get(tour, &key).await?.node.filter(|node| trace.is_of(node, &record.value()));
+                    *trace = ours.map_or(Trace::Nothing, |node| node.trace());
+                }
+                Trace::Created { created, modified } => {
+                    let ours = [("prevIndex", modified.to_string())];
+                    *trace = match delete(tour, &key, &ours).await? {
+                        Deleted::Yes | Deleted::Gone => Trace::Nothing,
+                        Deleted::Changed => get(tour, &key)
+                            .await?
+                            .node
+                            .filter(|node| node.created_index == created)
+                            .map_or(Trace::Nothing, |node| node.trace()),
+                    };
+                }
+            }
+        }
+        Err(Error::Contended { key })
+    }
+
+    pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
+        let mut tour = self.endpoints.tour();
+        let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
+        let path = format!("{}?recursive=true&quorum=true", path(&folder));
+        let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
+        let root = match verdict(&reply)? {
+            Verdict::Done(done) => done.node,
+            Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok(Vec::new()),
+            Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+        };
+        let mut listed = Vec::new();
+        let mut rest = vec![root];
+        while let Some(mut node) = rest.pop() {
+            rest.append(&mut node.nodes);
+            if !node.dir {
+                listed.extend(Listed::new(&self.prefix, &node.key, Fields::parse(&node.value), node.left()));
+            }
+        }
+        Ok(listed)
+    }
+}
+
+impl Trace {
+    /// Whether `node` is what the traced request made. While its answer is out, that takes a value like ours in a
+    /// node created after the request was prepared.
+    fn is_of(&self, node: &Node, value: &str) -> bool {
+        match *self {
+            Self::Nothing => false,
+            Self::Asked { after } => node.value == value && node.created_index > after,
+            Self::Created { created, .. } => node.created_index == created,
+        }
+    }
+}
+
+/// What lies at a key, and where the store stood when it was read.
+struct There {
+    node: Option<Node>,
+    index: u64,
+}
+
+async fn get(tour: &mut Tour, key: &str) -> Result<There, Error> {
+    // A plain GET is answered from a member's own, perhaps old, copy.
+    let path = format!("{}?quorum=true", path(key));
+    let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
+    let index = reply.headers.get("x-etcd-index").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let index = index.ok_or_else(|| Error::NotEtcd {
+        endpoint: reply.endpoint.clone(),
+        reason: "no `X-Etcd-Index` in its answer".to_owned(),
+    });
+    match verdict(&reply)? {
+        Verdict::Done(done) if done.node.dir => Err(refused(
+            &reply,
+            format!("`{key}` is a folder: it is part of a longer name that is announced"),
+        )),
+        Verdict::Done(done) => Ok(There { node: Some(done.node), index: index? }),
+        Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(There { node: None, index: index? }),
+        Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+    }
+}
+
+enum Deleted {
+    Yes,
+    Gone,
+    /// The condition does not hold (any more).
+    Changed,
+}
+
+async fn delete(tour: &mut Tour, key: &str, condition: &[(&str, String)]) -> Result<Deleted, Error> {
+    let path = format!("{}?{}", path(key), encode(condition));
+    let reply = tour.send(&Ask { method: Method::DELETE, path, body: None }).await?;
+    match verdict(&reply)? {
+        Verdict::Done(_) => Ok(Deleted::Yes),
+        Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(Deleted::Gone),
+        Verdict::Refused { code: COMPARE_FAILED, .. } => Ok(Deleted::Changed),
+        Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+    }
+}
+
+fn put(key: &str, fields: &[(&str, String)]) -> Ask {
+    Ask { method: Method::PUT, path: path(key), body: Some(Body::Form(encode(fields))) }
+}
+
+/// The key's path, encoded as a URL wants it.
+fn path(key: &str) -> String {
+    let mut url = base();
+    url.set_path(&format!("/v2/keys{key}"));
+    url.path().to_owned()
+}
+
+fn encode(fields: &[(&str, String)]) -> String {
+    let mut url = base();
+    url.query_pairs_mut().extend_pairs(fields);
+    url.query().unwrap_or_default().to_owned()
+}
+
+fn base() -> Url {
+    Url::parse("http://etcd").expect("a literal URL")
+}
+
+/// What etcd made of a request.
+enum Verdict {
+    Done(Done),
+    Refused { code: u64, message: String },
+}
+
+fn verdict(reply: &Reply) -> Result<Verdict, Error> {
+    let strange = |reason: String| Error::NotEtcd { endpoint: reply.endpoint.clone(), reason };
+    if reply.status.is_success() {
+        return serde_json::from_str(&reply.body).map(Verdict::Done).map_err(|e| strange(e.to_string()));
+    }
+    match serde_json::from_str::<Refusal>(&reply.body) {
+        Ok(Refusal { code, message, cause }) if cause.is_empty() => Ok(Verdict::Refused { code, message }),
+        Ok(Refusal { code, message, cause }) => {
+            Ok(Verdict::Refused { code, message: format!("{message} ({cause})") })
+        }
+        Err(_) if reply.status.as_u16() == 404 && reply.body.trim() == "404 page not found" => {
+            Err(Error::V2Off { endpoint: reply.endpoint.clone() })
+        }
+        Err(_) => Err(strange(format!("status {} without an error code", reply.status.as_u16()))),
+    }
+}
+
+fn refused(reply: &Reply, message: String) -> Error {
+    Error::Refused { endpoint: reply.endpoint.clone(), message: message.to_lowercase() }
+}
+
+// etcd's answers; what is zero or empty is left out.
+
+#[derive(Deserialize)]
+struct Done {
+    node: Node,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    value: String,
+    #[serde(default)]
+    dir: bool,
+    ttl: Option<i64>,
+    #[serde(default)]
+    modified_index: u64,
+    #[serde(default)]
+    created_index: u64,
+    #[serde(default)]
+    nodes: Vec<Node>,
+}
+
+impl Node {
+    fn trace(&self) -> Trace {
+        Trace::Created { created: self.created_index, modified: self.modified_index }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.ttl.map(|seconds| Duration::from_secs(seconds.max(0).unsigned_abs()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(rename = "errorCode")]
+    code: u64,
+    message: String,
+    #[serde(default)]
+    cause: String,
+}

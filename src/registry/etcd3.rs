@@ -1,0 +1,300 @@
+//! etcd's v3 API by its JSON gateway: one lease a claim, its ID chosen by us.
+//!
+//! The lease is what makes undoing safe. Revoking it removes what we wrote and nothing else, even when the answer to
+//! the request that wrote it was lost, and a late write under a revoked lease is refused by etcd. So a key is never
+//! deleted by name here, and never written without the lease or over something that was not seen first.
+//! Called by `Registry`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::claim::Claim;
+use super::error::Error;
+use super::http::{Ask, Body, Endpoints, Reply, Tour};
+use super::skydns::{self, Fields, whole_seconds};
+use super::{Listed, Renewal};
+use crate::config::{DnsName, HostPort};
+use crate::net::resolve::Resolver;
+
+/// gRPC's code for a lease (or key) that is not there.
+const NOT_FOUND: i64 = 5;
+/// gRPC's code for "the lease already exists".
+const FAILED_PRECONDITION: i64 = 9;
+/// How often a write that others got in the way of is begun anew.
+const ROUNDS: usize = 4;
+
+/// A cluster spoken to in v3.
+#[derive(Debug)]
+pub struct Client {
+    endpoints: Arc<Endpoints>,
+    prefix: String,
+}
+
+impl Client {
+    pub fn new(hosts: &[HostPort], prefix: &str, resolver: Arc<Resolver>) -> Result<Self, Error> {
+        // Without this a member that has lost its leader holds each request for seven seconds.
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-metadata-hasleader"),
+            HeaderValue::from_static("true"),
+        )]);
+        Ok(Self { endpoints: Arc::new(Endpoints::new(hosts, resolver, headers)?), prefix: prefix.to_owned() })
+    }
+
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+        let mut tour = self.endpoints.tour();
+        let ttl = grant(&mut tour, claim).await?;
+        self.put(&mut tour, claim).await?;
+        Ok(ttl)
+    }
+
+    /// Puts every record in one transaction, each over nothing or over exactly what was seen there: a request that a
+    /// frozen member carries out late can then not overwrite what a successor wrote meanwhile.
+    async fn put(&self, tour: &mut Tour, claim: &Claim) -> Result<(), Error> {
+        let lease = claim.token().to_string();
+        let keys: Vec<String> = claim.records().iter().map(|r| encode(&r.key(&self.prefix))).collect();
+        let puts: Vec<Value> = keys
+            .iter()
+            .zip(claim.records())
+            .map(|(key, record)| {
+                json!({"request_put": {"key": key, "value": encode(&record.value()), "lease": lease}})
+            })
+            .collect();
+        let ranges: Vec<Value> = keys.iter().map(|key| json!({"request_range": {"key": key}})).collect();
+        // Key by key the revision last seen; 0 is "absent".
+        let mut seen = vec!["0".to_owned(); keys.len()];
+        for _ in 0..ROUNDS {
+            let compare: Vec<Value> = keys
+                .iter()
+                .zip(&seen)
+                .map(|(key, revision)| {
+                    json!({"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision})
+                })
+                .collect();
+            let txn = json!({"compare": compare, "success": puts, "failure": ranges});
+            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &txn).await?)?;
+            if answer.succeeded {
+                return Ok(());
+            }
+            let found: Vec<Option<&Kv>> =
+                answer.responses.iter().map(|r| r.response_range.kvs.first()).collect();
+            // Our own earlier attempt, carried out although its answer was lost.
+            if found.len() == keys.len() && found.iter().all(|kv| kv.is_some_and(|kv| kv.lease == lease)) {
+                return Ok(());
+            }
+            seen = found.iter().map(|kv| kv.map_or("0".to_owned(), |kv| kv.mod_revision.clone())).collect();
+            seen.resize(keys.len(), "0".to_owned());
+        }
+        Err(Error::Contended { key: claim.records().first().map_or(String::new(), |r| r.key(&self.prefix)) })
+    }
+
+    /// Renews the lease, then looks at what hangs on it: a record that was deleted or taken over by hand would
+    /// otherwise be missing for as long as we live.
+    pub async fn renew(&self, claim: &Claim) -> Result<Renewal, Error> {
+        let mut tour = self.endpoints.tour();
+        let Some(ttl) = keepalive(&mut tour, claim).await? else {
+            return Ok(Renewal::Lost);
+        };
+        // The lease is renewed whatever comes now, so a failure to look is not a failure to renew.
+        Ok(self.look(&mut tour, claim, ttl).await.unwrap_or(Renewal::Kept { ttl }))
+    }
+
+    async fn look(&self, tour: &mut Tour, claim: &Claim, ttl: Duration) -> Result<Renewal, Error> {
+        let ask = json!({"ID": claim.token().to_string(), "keys": true});
+        let lease: TimeToLive = accepted(call(tour, "/v3/lease/timetolive", &ask).await?)?;
+        let mut renewal = Renewal::Kept { ttl };
+        for record in claim.records() {
+            let key = encode(&record.key(&self.prefix));
+            if lease.keys.contains(&key) {
+                continue;
+            }
+            let there: Range = accepted(call(tour, "/v3/kv/range", &json!({"key": key})).await?)?;
+            match there.kvs.first() {
+                None => return Ok(Renewal::Lost),
+                Some(kv) if kv.lease == claim.token().to_string() => {}
+                Some(_) => renewal = Renewal::Taken,
+            }
+        }
+        Ok(renewal)
+    }
+
+    pub async fn withdraw(&self, claim: &Claim) -> Result<(), Error> {
+        let mut tour = self.endpoints.tour();
+        let ask = json!({"ID": claim.token().to_string()});
+        let answer = call(&mut tour, "/v3/lease/revoke", &ask).await?;
+        match verdict::<Value>(&answer)? {
+            Verdict::Done(_) => Ok(()),
+            Verdict::Refused { code: NOT_FOUND, .. } => Ok(()),
+            Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: answer.endpoint, message }),
+        }
+    }
+
+    pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
+        let mut tour = self.endpoints.tour();
+        let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
+        // `/` + 1 is `0`: everything below the folder, and not its namesakes (`/web-2` sorts before `/web/`).
+        let ask = json!({"key": encode(&format!("{folder}/")), "range_end": encode(&format!("{folder}0"))});
+        let range: Range = accepted(call(&mut tour, "/v3/kv/range", &ask).await?)?;
+        let mut left: HashMap<&str, Option<Duration>> = HashMap::new();
+        for kv in &range.kvs {
+            if kv.lease != "0" && !left.contains_key(kv.lease.as_str()) {
+                let lease: TimeToLive =
+                    accepted(call(&mut tour, "/v3/lease/timetolive", &json!({"ID": kv.lease})).await?)?;
+                left.insert(&kv.lease, lease.left());
+            }
+        }
+        let listed = range.kvs.iter().filter_map(|kv| {
+            let ttl_left = left.get(kv.lease.as_str()).copied().flatten();
+            Listed::new(&self.prefix, &decode(&kv.key), Fields::parse(&decode(&kv.value)), ttl_left)
+        });
+        Ok(listed.collect())
+    }
+}
+
+async fn grant(tour: &mut Tour, claim: &Claim) -> Result<Duration, Error> {
+    let ask = json!({"ID": claim.token().to_string(), "TTL": whole_seconds(claim.ttl()).to_string()});
+    let answer = call(tour, "/v3/lease/grant", &ask).await?;
+    let gone = |endpoint| Error::Refused { endpoint, message: "the lease is gone already".to_owned() };
+    match verdict::<Granted>(&answer)? {
+        Verdict::Done(granted) => seconds(&granted.ttl).ok_or_else(|| gone(answer.endpoint)),
+        // Nobody else has this ID: an earlier attempt of this very claim was carried out.
+        Verdict::Refused { code: FAILED_PRECONDITION, .. } => {
+            keepalive(tour, claim).await?.ok_or_else(|| gone(answer.endpoint))
+        }
+        Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: answer.endpoint, message }),
+    }
+}
+
+/// The time the lease has again; `None` when there is no such lease (any more).
+async fn keepalive(tour: &mut Tour, claim: &Claim) -> Result<Option<Duration>, Error> {
+    let ask = json!({"ID": claim.token().to_string()});
+    let answer: Streamed = accepted(call(tour, "/v3/lease/keepalive", &ask).await?)?;
+    Ok(seconds(&answer.result.ttl))
+}
+
+async fn call(tour: &mut Tour, path: &str, body: &Value) -> Result<Reply, Error> {
+    let ask = Ask { method: Method::POST, path: path.to_owned(), body: Some(Body::Json(body.to_string())) };
+    tour.send(&ask).await
+}
+
+/// What etcd made of a request.
+enum Verdict<T> {
+    Done(T),
+    Refused { code: i64, message: String },
+}
+
+/// Goes by the gRPC code in the body: the HTTP status that goes with one differs between etcd's versions.
+fn verdict<T: for<'a> Deserialize<'a>>(reply: &Reply) -> Result<Verdict<T>, Error> {
+    let strange = |reason: String| Error::NotEtcd { endpoint: reply.endpoint.clone(), reason };
+    let value: Value = serde_json::from_str(&reply.body)
+        .map_err(|_| strange(format!("status {} without JSON", reply.status.as_u16())))?;
+    if let Some(code) = value.get("code").and_then(Value::as_i64) {
+        let message = value.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+        return Ok(Verdict::Refused { code, message: message.to_owned() });
+    }
+    // Errors of streaming calls have their own shape.
+    if let Some(error) = value.get("error") {
+        let code = error.get("grpc_code").and_then(Value::as_i64).unwrap_or(-1);
+        let message = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+        return Ok(Verdict::Refused { code, message: message.to_owned() });
+    }
+    if !reply.status.is_success() {
+        return Err(strange(format!("status {}", reply.status.as_u16())));
+    }
+    serde_json::from_value(value).map(Verdict::Done).map_err(|e| strange(e.to_string()))
+}
+
+/// For calls of which no refusal is expected.
+fn accepted<T: for<'a> Deserialize<'a>>(reply: Reply) -> Result<T, Error> {
+    match verdict(&reply)? {
+        Verdict::Done(answer) => Ok(answer),
+        Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: reply.endpoint, message }),
+    }
+}
+
+// etcd's answers. 64-bit numbers are strings, and what is zero or empty is left out.
+
+fn zero() -> String {
+    "0".to_owned()
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    #[serde(rename = "TTL", default = "zero")]
+    ttl: String,
+}
+
+#[derive(Deserialize)]
+struct Streamed {
+    result: Granted,
+}
+
+#[derive(Deserialize)]
+struct TimeToLive {
+    #[serde(rename = "TTL", default = "zero")]
+    ttl: String,
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+impl TimeToLive {
+    /// A lease that ended between the two requests has nothing left, which is not "no limit".
+    fn left(&self) -> Option<Duration> {
+        Some(seconds(&self.ttl).unwrap_or(Duration::ZERO))
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Range {
+    kvs: Vec<Kv>,
+}
+
+#[derive(Deserialize)]
+struct Kv {
+    key: String,
+    #[serde(default)]
+    value: String,
+    #[serde(default = "zero")]
+    mod_revision: String,
+    #[serde(default = "zero")]
+    lease: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Txn {
+    succeeded: bool,
+    responses: Vec<Responses>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Responses {
+    response_range: Range,
+}
+
+/// `None` for a time that has run out or was never there.
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().filter(|s| *s > 0).map(Duration::from_secs)
+}
+
+fn encode(text: &str) -> String {
+    BASE64.encode(text)
+}
+
+/// Keys and values of others may hold any bytes; what is not text can't be a record and will be told as such.
+fn decode(text: &str) -> String {
+    BASE64.decode(text).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}

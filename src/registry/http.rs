@@ -1,0 +1,260 @@
+//! The way to a cluster: its endpoints, one HTTP client for all of them, and the tour that one operation makes.
+//!
+//! Each endpoint is tried once an operation and gets a second, so a dead or frozen member costs at most that; the one
+//! that works is where the next operation starts. Nothing here waits between attempts or knows what is being said.
+//! Connections are not kept: at a heartbeat in twenty seconds a new one is cheaper than the memory an idle one costs
+//! etcd, none is ever found dead, and an idle process has no timer to wake for. Called by `etcd3` and `etcd2`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+
+use super::error::{Error, Failure};
+use super::names::Names;
+use crate::config::HostPort;
+use crate::net::resolve::Resolver;
+
+/// Name look-up and connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// One request from its beginning to the answer's last byte.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// An endpoint whose answer was given up (the caller dropped the operation) after this long is not asked first again.
+const SLOW: Duration = Duration::from_millis(100);
+/// The longest answer that is read.
+const MAX_BODY: usize = 4 << 20;
+
+/// The endpoints of one cluster; cheap to share.
+#[derive(Debug)]
+pub struct Endpoints {
+    client: Client,
+    names: Names,
+    all: Vec<Endpoint>,
+    /// Where the next operation starts.
+    first: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    at: HostPort,
+    base: Url,
+}
+
+/// One request, the same for whichever endpoint gets it.
+#[derive(Debug)]
+pub struct Ask {
+    pub method: Method,
+    /// Path and query, encoded.
+    pub path: String,
+    pub body: Option<Body>,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Json(String),
+    Form(String),
+}
+
+/// An endpoint's answer, whatever it says. Server errors (5xx) never get this far.
+#[derive(Debug)]
+pub struct Reply {
+    pub endpoint: String,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Endpoints {
+    /// `headers` go with each request. Errors: a host that no URL can hold; no client to be had.
+    pub fn new(hosts: &[HostPort], resolver: Arc<Resolver>, headers: HeaderMap) -> Result<Self, Error> {
+        let names = Names::new(resolver);
+        let client = Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .default_headers(headers)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .pool_max_idle_per_host(0)
+            .pool_idle_timeout(None)
+            .tcp_nodelay(true)
+            .dns_resolver(names.clone())
+            .build()
+            .map_err(|e| Error::Client { reason: reason(&e) })?;
+        let all = hosts.iter().map(Endpoint::new).collect::<Result<_, _>>()?;
+        Ok(Self { client, names, all, first: AtomicUsize::new(0) })
+    }
+
+    /// The address of the endpoint that the next operation would start with.
+    pub async fn peer(&self) -> Result<SocketAddr, Error> {
+        let endpoint = &self.all[self.first.load(Ordering::Relaxed)];
+        let failed = |reason| Error::Unreachable {
+            tried: vec![Failure { endpoint: endpoint.at.to_string(), reason }],
+        };
+        let addresses = tokio::time::timeout(REQUEST_TIMEOUT, self.names.lookup(&endpoint.at.host))
+            .await
+            .map_err(|_| failed(format!("its name was not found within {}", shown(REQUEST_TIMEOUT))))?
+            .map_err(failed)?;
+        let ip = addresses.first().expect("a look-up that succeeds has an address");
+        Ok(SocketAddr::new(*ip, endpoint.at.port))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The tour of one operation.
+    pub fn tour(self: &Arc<Self>) -> Tour {
+        Tour {
+            endpoints: Arc::clone(self),
+            at: self.first.load(Ordering::Relaxed),
+            left: self.all.len(),
+            tried: Vec::new(),
+        }
+    }
+
+    /// Let the next operation start elsewhere, unless another one has already seen to that.
+    fn avoid(&self, at: usize) {
+        let next = (at + 1) % self.all.len();
+        let _moved = self.first.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    fn new(at: &HostPort) -> Result<Self, Error> {
+        let base = Url::parse(&format!("http://{at}"))
+            .map_err(|e| Error::Endpoint { endpoint: at.to_string(), reason: e.to_string() })?;
+        Ok(Self { at: at.clone(), base })
+    }
+}
+
+/// One operation's way through the endpoints: it stays with one that answers and never goes back to one that failed.
+#[derive(Debug)]
+pub struct Tour {
+    endpoints: Arc<Endpoints>,
+    at: usize,
+    left: usize,
+    tried: Vec<Failure>,
+}
+
+impl Tour {
+    /// Asks until an endpoint answers. Only for requests that may be carried out twice.
+    pub async fn send(&mut self, ask: &Ask) -> Result<Reply, Error> {
+        loop {
+            if let Some(reply) = self.send_once(ask).await? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Asks the present endpoint. `None`: it failed, the request may or may not have been carried out, and the next
+    /// endpoint has its turn. Error: there is no endpoint left to ask.
+    pub async fn send_once(&mut self, ask: &Ask) -> Result<Option<Reply>, Error> {
+        if self.left == 0 {
+            return Err(Error::Unreachable { tried: std::mem::take(&mut self.tried) });
+        }
+        let endpoint = &self.endpoints.all[self.at];
+        let label = endpoint.at.to_string();
+        let waiting = Waiting { endpoints: &self.endpoints, at: self.at, since: Instant::now() };
+        let outcome = exchange(&self.endpoints.client, endpoint, ask).await;
+        drop(waiting);
+        match outcome {
+            Ok((status, headers, body)) if !status.is_server_error() => {
+                Ok(Some(Reply { endpoint: label, status, headers, body }))
+            }
+            Ok((status, _, body)) => {
+                self.fail(label, complaint(status, &body));
+                Ok(None)
+            }
+            Err(reason) => {
+                self.fail(label, reason);
+                Ok(None)
+            }
+        }
+    }
+
+    fn fail(&mut self, endpoint: String, reason: String) {
+        self.endpoints.avoid(self.at);
+        self.at = (self.at + 1) % self.endpoints.all.len();
+        self.left -= 1;
+        self.tried.push(Failure { endpoint, reason });
+    }
+}
+
+/// A request under way. When the caller drops the operation, this is the only one to see that an endpoint was slow.
+struct Waiting<'a> {
+    endpoints: &'a Endpoints,
+    at: usize,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.since.elapsed() >= SLOW {
+            self.endpoints.avoid(self.at);
+        }
+    }
+}
+
+async fn exchange(
+    client: &Client,
+    endpoint: &Endpoint,
+    ask: &Ask,
+) -> Result<(StatusCode, HeaderMap, String), String> {
+    let url = endpoint.base.join(&ask.path).map_err(|e| e.to_string())?;
+    let mut request = client.request(ask.method.clone(), url);
+    request = match &ask.body {
+        Some(Body::Json(text)) => request.header(CONTENT_TYPE, "application/json").body(text.clone()),
+        Some(Body::Form(text)) => {
+            request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(text.clone())
+        }
+        None => request,
+    };
+    let mut response = request.send().await.map_err(|e| reason(&e))?;
+    let body = read(&mut response).await?;
+    Ok((response.status(), std::mem::take(response.headers_mut()), body))
+}
+
+async fn read(response: &mut Response) -> Result<String, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| reason(&e))? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(format!("its answer is longer than {} MiB", MAX_BODY >> 20));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    String::from_utf8(body).map_err(|_| "its answer is not text".to_owned())
+}
+
+/// What a server error says, short enough for one line.
+fn complaint(status: StatusCode, body: &str) -> String {
+    let line = body.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(200).collect();
+    format!("{}: {short}", status.as_u16())
+}
+
+/// The cause at the bottom of the client's error, in words.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return if error.is_connect() {
+            format!("no connection within {}", shown(CONNECT_TIMEOUT))
+        } else {
+            format!("no answer within {}", shown(REQUEST_TIMEOUT))
+        };
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let text = cause.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+fn shown(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
