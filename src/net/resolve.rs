@@ -1,11 +1,32 @@
-//! The only name look-up: address literals, the hosts file, then DNS. No getaddrinfo (NSS is loaded at run time,
-//! even in a static binary). Used by links, checks and the registry clients.
+//! The only name look-up: address literals, `localhost`, the hosts file, then DNS. No getaddrinfo (NSS is loaded at
+//! run time, even in a static binary). Used by links, checks and the registry clients.
+//!
+//! Never caches beyond what the source says: a file is read again when its stat changes, a DNS answer lives for its
+//! TTL. Never waits without bound: a dead DNS server costs at most [`DNS_LIMIT`].
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Looks names up; cheap to share.
+mod dns;
+mod hosts;
+mod watched;
+
+pub use hosts::{Hosts, HostsFile};
+
+/// The longest that one look-up spends on DNS, all servers, attempts and search domains together.
+pub const DNS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks names up. Share it by `Arc` within one runtime (DNS runs tasks on the runtime that asks first); another
+/// thread makes its own. What DNS needs is made on the first name that is in no file, so a run without DNS pays
+/// nothing for it.
 #[derive(Debug)]
-pub struct Resolver {}
+pub struct Resolver {
+    hosts: HostsFile,
+    dns: dns::Dns,
+}
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -17,13 +38,95 @@ pub enum ResolveError {
 }
 
 impl Resolver {
-    /// A resolver for this machine: /etc/hosts and /etc/resolv.conf.
+    /// A resolver for this machine: /etc/hosts and /etc/resolv.conf. Neither needs to exist.
     pub fn system() -> Self {
-        Self {}
+        Self::with_files("/etc/hosts", "/etc/resolv.conf")
     }
 
-    /// The addresses of `host`: a literal is itself, the hosts file goes before DNS. Never empty.
+    /// A resolver over other files than this machine's.
+    pub fn with_files(hosts: impl Into<PathBuf>, resolv_conf: impl Into<PathBuf>) -> Self {
+        Self { hosts: HostsFile::at(hosts), dns: dns::Dns::at(resolv_conf) }
+    }
+
+    /// What the hosts file says now. The same `Arc` as long as the file has not changed.
+    pub fn hosts(&self) -> Arc<Hosts> {
+        self.hosts.read()
+    }
+
+    /// The addresses of `host`, IPv4 first, never empty: a literal (no brackets) is itself, `localhost` is loopback
+    /// whatever the files say, the hosts file goes before DNS.
     pub async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        host.parse().map(|ip| vec![ip]).map_err(|_| ResolveError::NotFound { name: host.to_owned() })
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![ip]);
+        }
+        let bare = host.strip_suffix('.').unwrap_or(host);
+        if bare.eq_ignore_ascii_case("localhost") {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let listed = self.hosts.read().addresses(bare).to_vec();
+        if !listed.is_empty() {
+            return Ok(v4_first(listed));
+        }
+        // A future of its own on the heap: hickory's is large, and whoever waits here should stay small.
+        Box::pin(self.dns.lookup(host)).await.map(v4_first)
+    }
+}
+
+/// Lets reqwest look names up where everything else does.
+impl reqwest::dns::Resolve for Shared {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let resolver = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = resolver.lookup(name.as_str()).await.map_err(io::Error::other)?;
+            let addresses: reqwest::dns::Addrs = Box::new(found.into_iter().map(|ip| (ip, 0).into()));
+            Ok(addresses)
+        })
+    }
+}
+
+/// A resolver as reqwest's builder wants it: `.dns_resolver(Shared(resolver))`.
+#[derive(Debug, Clone)]
+pub struct Shared(pub Arc<Resolver>);
+
+fn v4_first(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(resolver: &Resolver, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(resolver.lookup(host))
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn without_any_file_literals_and_localhost_still_work_and_the_rest_is_a_plain_error() {
+        let resolver = Resolver::with_files("/nonexistent/hosts", "/nonexistent/resolv.conf");
+        assert_eq!(lookup(&resolver, "10.1.2.3").expect("a literal"), ips(&["10.1.2.3"]));
+        assert_eq!(lookup(&resolver, "fd00::1").expect("a literal"), ips(&["fd00::1"]));
+        assert_eq!(lookup(&resolver, "LocalHost.").expect("loopback"), ips(&["127.0.0.1", "::1"]));
+        let error = lookup(&resolver, "db").expect_err("nowhere to ask");
+        assert_eq!(error.to_string(), "cannot look up `db`: no name server in /nonexistent/resolv.conf");
+        assert!(!resolver.dns.is_started());
+    }
+
+    #[test]
+    fn the_hosts_file_goes_first_v4_first_and_starts_no_dns() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hosts = folder.path().join("hosts");
+        std::fs::write(&hosts, "fd00::2 db\n10.0.0.2\tDB db.local # ours\n6.6.6.6 localhost\n")
+            .expect("write");
+        let resolver = Resolver::with_files(&hosts, "/nonexistent/resolv.conf");
+        assert_eq!(lookup(&resolver, "Db").expect("listed"), ips(&["10.0.0.2", "fd00::2"]));
+        assert_eq!(lookup(&resolver, "db.local.").expect("listed"), ips(&["10.0.0.2"]));
+        assert_eq!(lookup(&resolver, "localhost").expect("loopback"), ips(&["127.0.0.1", "::1"]));
+        assert!(!resolver.dns.is_started());
     }
 }
