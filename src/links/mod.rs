@@ -1,1 +1,3 @@
-//! (to come)
+//! Links: a listener inside the container for each service that runs elsewhere.
+
+pub mod docker_env;
