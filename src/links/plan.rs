@@ -1,0 +1,331 @@
+//! What would be forwarded, worked out before anything is opened: from the configuration and the environment.
+//! Pure; never opens, looks up or logs anything. Called by the wiring before `open`, and by `ensign links`.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
+use crate::config::{Config, EnvLinks, HostPort, Link, Listen, Upstream};
+
+/// No more links than this are opened for variables: each takes two descriptors, and an init needs some of its own.
+pub const MOST_AUTOMATIC: usize = 256;
+
+/// One connection attempt to a peer that only variables name.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything that `open` would open, and what there is to say about the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Those of the files first, in their order; then the variables', by alias and port.
+    pub forwards: Vec<Forward>,
+    /// For the log, as warnings.
+    pub notices: Vec<Notice>,
+    /// With any of these nothing can be opened.
+    pub errors: Vec<PlanError>,
+}
+
+/// One listening port and where its connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    pub listen: Bind,
+    pub to: Target,
+    pub source: Source,
+    /// For one connection attempt to one address.
+    pub connect_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// 127.0.0.1, and [::1] where the machine has it.
+    Loopback(u16),
+    /// Every one of these, or the link is not open. Never empty.
+    Addresses(Vec<SocketAddr>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Peer(Peer),
+    Host(HostPort),
+}
+
+/// The other end of a Docker link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// As the variables spell them; several when Compose linked one container several times.
+    pub aliases: Vec<String>,
+    /// As the hosts file spells them, where the variables say.
+    pub names: Vec<String>,
+    /// Where the peer was when this container started. Somebody else may live there by now.
+    pub address: SocketAddr,
+}
+
+/// Who asked for a forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Docker's variables, for these aliases.
+    Variables(Vec<String>),
+    /// `[[link]]` in a file.
+    File { service: String, link: String },
+}
+
+/// Something that is not forwarded, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Notice {
+    #[error(transparent)]
+    Variable(#[from] Problem),
+    #[error("link {alias}: {protocol} is not forwarded yet: {}", list(ports))]
+    Protocol { alias: String, protocol: Protocol, ports: Vec<u16> },
+    #[error(
+        "port {port} goes to {taker}; {loser} ({address}) wants it too: give one of them another with `listen` in \
+         a `[[link]]`"
+    )]
+    Taken { port: u16, taker: Source, loser: String, address: SocketAddr },
+    #[error(
+        "only {MOST_AUTOMATIC} links are opened for variables; {left} are left out: name those to open with `--links`"
+    )]
+    TooMany { left: usize },
+}
+
+/// Something that a file asks for and that can't be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("{link}: no variable `{alias}_PORT_…_TCP` is set for `env:{alias}`")]
+    NoVariables { link: Source, alias: String },
+    #[error("{first} and {second} both listen on {address}")]
+    Twice { first: Source, second: Source, address: SocketAddr },
+}
+
+/// What to forward: the links of every service, then the automatic ones of `env`.
+pub fn plan(config: &Config, env: impl IntoIterator<Item = (OsString, OsString)>) -> Plan {
+    let services = config.services.iter();
+    let links = services.flat_map(|service| service.links.iter().map(|link| (service.name.as_str(), link)));
+    plan_links(&config.links.env, links, env)
+}
+
+/// [`plan`] for `(service, link)` pairs, with no more of a configuration than it needs.
+pub fn plan_links<'a>(
+    automatic: &EnvLinks,
+    links: impl IntoIterator<Item = (&'a str, &'a Link)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Plan {
+    let found = docker_env::scan(env);
+    let mut plan = Plan::default();
+    let mut used = Vec::new();
+    for (service, link) in links {
+        let source = Source::File { service: service.to_owned(), link: link.name.clone() };
+        match &link.to {
+            Upstream::HostPort(to) => {
+                plan.add_from_file(bind(&link.listen, to.port), Target::Host(to.clone()), source, link)
+            }
+            Upstream::Env(alias) => {
+                let alias = docker_env::alias_of(alias);
+                let found = found.iter().find(|found| docker_env::alias_of(&found.alias) == alias);
+                plan.add_variables(found, alias, source, link);
+                used.extend(found);
+            }
+        }
+    }
+    plan.add_automatic(found.iter().filter(|link| is_wanted(automatic, link)), &used);
+    plan
+}
+
+impl Plan {
+    /// A link of a file that takes its peer from variables.
+    fn add_variables(&mut self, found: Option<&EnvLink>, alias: String, source: Source, link: &Link) {
+        let ports: Vec<&EnvPort> = found.iter().flat_map(|found| tcp(found)).collect();
+        let (Some(found), Some(&lowest)) = (found, ports.first()) else {
+            self.errors.push(PlanError::NoVariables { link: source, alias });
+            return;
+        };
+        self.note(found);
+        match &link.listen {
+            Listen::Loopback => {
+                for port in ports {
+                    let to = Target::Peer(Peer::new(found, port));
+                    self.add_from_file(Bind::Loopback(port.number), to, source.clone(), link);
+                }
+            }
+            Listen::Addresses(addresses) => {
+                for &address in addresses {
+                    // The port of that number, else the one that Docker's `DB_PORT` names.
+                    let port = ports.iter().find(|port| port.number == address.port());
+                    let to = Target::Peer(Peer::new(found, port.copied().unwrap_or(lowest)));
+                    self.add_from_file(Bind::Addresses(vec![address]), to, source.clone(), link);
+                }
+            }
+        }
+    }
+
+    fn add_from_file(&mut self, listen: Bind, to: Target, source: Source, link: &Link) {
+        let taken = self.forwards.iter().find_map(|other| Some((other, overlap(&other.listen, &listen)?)));
+        match taken {
+            Some((other, address)) => {
+                self.errors.push(PlanError::Twice { first: other.source.clone(), second: source, address })
+            }
+            None => self.forwards.push(Forward { listen, to, source, connect_timeout: link.connect_timeout }),
+        }
+    }
+
+    fn add_automatic<'a>(&mut self, links: impl Iterator<Item = &'a EnvLink>, used: &[&EnvLink]) {
+        let (mut opened, mut left) = (0, 0);
+        for link in links.filter(|link| !used.iter().any(|used| used.alias == link.alias)) {
+            self.note(link);
+            // Another alias of a peer that a file has a link for is that peer still.
+            let is_used = |port: &EnvPort| used.iter().any(|used| used.ports.contains(port));
+            for port in tcp(link).filter(|port| !is_used(port)) {
+                let listen = Bind::Loopback(port.number);
+                let taker = self.forwards.iter_mut().find(|other| overlap(&other.listen, &listen).is_some());
+                match taker {
+                    None if opened == MOST_AUTOMATIC => left += 1,
+                    None => {
+                        opened += 1;
+                        self.forwards.push(Forward {
+                            listen,
+                            to: Target::Peer(Peer::new(link, port)),
+                            source: Source::Variables(vec![link.alias.clone()]),
+                            connect_timeout: CONNECT_TIMEOUT,
+                        });
+                    }
+                    Some(taker) => {
+                        if !taker.is_joined_by(link, port) {
+                            self.notices.push(Notice::Taken {
+                                port: port.number,
+                                taker: taker.source.clone(),
+                                loser: link.alias.clone(),
+                                address: port.to,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        if left > 0 {
+            self.notices.push(Notice::TooMany { left });
+        }
+    }
+
+    /// What is to say about an alias that is used.
+    fn note(&mut self, link: &EnvLink) {
+        self.notices.extend(link.problems.iter().cloned().map(Notice::Variable));
+        for protocol in [Protocol::Udp, Protocol::Sctp] {
+            let of_it = link.ports.iter().filter(|port| port.protocol == protocol);
+            let ports: Vec<u16> = of_it.map(|port| port.number).collect();
+            if !ports.is_empty() {
+                self.notices.push(Notice::Protocol { alias: link.alias.clone(), protocol, ports });
+            }
+        }
+    }
+}
+
+impl Forward {
+    /// Takes in one more alias of the same peer; false when it is another peer.
+    fn is_joined_by(&mut self, link: &EnvLink, port: &EnvPort) -> bool {
+        let (Target::Peer(peer), Source::Variables(aliases)) = (&mut self.to, &mut self.source) else {
+            return false;
+        };
+        if peer.address != port.to {
+            return false;
+        }
+        let more = Peer::new(link, port);
+        aliases.extend(more.aliases.iter().cloned());
+        peer.aliases.extend(more.aliases);
+        peer.names.extend(more.names);
+        true
+    }
+}
+
+impl Peer {
+    fn new(link: &EnvLink, port: &EnvPort) -> Self {
+        let names = link.name.iter().cloned().collect();
+        Self { aliases: vec![link.alias.clone()], names, address: port.to }
+    }
+}
+
+impl Bind {
+    /// The addresses to listen on, those that must be there first.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Loopback(port) => vec![
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port),
+                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), *port),
+            ],
+            Self::Addresses(addresses) => addresses.clone(),
+        }
+    }
+}
+
+fn bind(listen: &Listen, port: u16) -> Bind {
+    match listen {
+        Listen::Loopback => Bind::Loopback(port),
+        Listen::Addresses(addresses) => Bind::Addresses(addresses.clone()),
+    }
+}
+
+fn tcp(link: &EnvLink) -> impl Iterator<Item = &EnvPort> {
+    link.ports.iter().filter(|port| port.protocol == Protocol::Tcp)
+}
+
+fn is_wanted(automatic: &EnvLinks, link: &EnvLink) -> bool {
+    link.origin == Origin::Docker
+        && match automatic {
+            EnvLinks::All => true,
+            EnvLinks::None => false,
+            EnvLinks::Matching(patterns) => {
+                patterns.iter().any(|pattern| docker_env::matches(pattern, &link.alias))
+            }
+        }
+}
+
+/// An address that both would listen on.
+fn overlap(a: &Bind, b: &Bind) -> Option<SocketAddr> {
+    let b = b.addresses();
+    a.addresses().into_iter().find(|a| b.iter().any(|b| is_one_place(*a, *b)))
+}
+
+/// Port 0 is any free one, so never the same. The two families are apart: every listener of ours is of one only.
+fn is_one_place(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_any = |ip: IpAddr| ip.is_unspecified();
+    a.port() != 0
+        && a.port() == b.port()
+        && a.is_ipv4() == b.is_ipv4()
+        && (a.ip() == b.ip() || is_any(a.ip()) || is_any(b.ip()))
+}
+
+fn list(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Variables(aliases) => write!(f, "{}", aliases.join(", ")),
+            Self::File { service, link } => write!(f, "link `{link}` of {service}"),
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback(port) => write!(f, "localhost:{port}"),
+            Self::Addresses(addresses) => {
+                let texts: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                f.write_str(&texts.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "{}", peer.address),
+            Self::Host(host) => write!(f, "{host}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
