@@ -176,7 +176,7 @@ impl Service {
         }
         // What can't be found on the first try is not there; what has run before may be on its way back.
         if run == Run(1) && failure.is_permanent() {
-            self.end(failure.ending(), since, Next::GivesUp, out);
+            self.state = State::Down { last: Some(failure.ending()), why: DownWhy::GaveUp };
         } else {
             self.crashed(config, failure.ending(), since, out);
         }

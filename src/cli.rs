@@ -1,0 +1,162 @@
+//! The command line: argv to a [`Command`]. Reads nothing, decides nothing that a file may still say otherwise.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{EnvLinks, LogFormat, LogLevel};
+
+/// Where the service files are, when neither -c nor a command says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/ensign";
+
+/// A container init that supervises, links and announces.
+#[derive(Debug, Parser)]
+#[command(name = "ensign", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(after_help = "`ensign -- COMMAND` is `ensign run -- COMMAND`: no file is read.")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Be the init: start, supervise, link and announce until main ends
+    Run(Run),
+    /// Validate a service file or a directory of them and print every error
+    Check {
+        /// A service file, or a directory of them
+        path: PathBuf,
+    },
+    /// Show which links would be opened; start nothing
+    Links {
+        /// Show the link variables that main would see as well
+        #[arg(long)]
+        env: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// List what is announced in the registry now
+    Ls {
+        /// Only this name and those below it
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub settings: Settings,
+    /// The main process and its arguments; replaces the file's command
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// What the command line may say in place of a file.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// A service file, or a directory of them [default: /etc/ensign]
+    #[arg(short, long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Which of Docker's link variables to open links for: all, none, or aliases by pattern
+    #[arg(long, value_name = "all|none|PATTERN,…", value_parser = parse_links)]
+    pub links: Option<EnvLinks>,
+    /// Where to announce: etcd://HOST:PORT,…, etcd2://HOST:PORT,… or dir:PATH
+    #[arg(long, value_name = "URL")]
+    pub registry: Option<String>,
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<Format>,
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<Level>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Text => Self::Text,
+            Format::Json => Self::Json,
+        }
+    }
+}
+
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::Error,
+            Level::Warn => Self::Warn,
+            Level::Info => Self::Info,
+            Level::Debug => Self::Debug,
+            Level::Trace => Self::Trace,
+        }
+    }
+}
+
+fn parse_links(text: &str) -> Result<EnvLinks, std::convert::Infallible> {
+    Ok(match text {
+        "all" => EnvLinks::All,
+        "none" => EnvLinks::None,
+        patterns => EnvLinks::Matching(patterns.split(',').map(str::to_owned).collect()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Cli {
+        Cli::try_parse_from(args).expect("valid arguments")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_double_dash_wraps_a_command() {
+        for args in [&["ensign", "--", "a", "-b", "--", "c"][..], &["ensign", "run", "--", "a", "-b", "--", "c"]] {
+            let cli = parse(args);
+            let run = match cli.verb {
+                Some(Verb::Run(run)) => run,
+                Some(_) => panic!("another verb"),
+                None => cli.run,
+            };
+            assert_eq!(run.command, ["a", "-b", "--", "c"]);
+        }
+    }
+
+    #[test]
+    fn a_command_named_like_a_verb_is_still_a_command() {
+        let cli = parse(&["ensign", "--", "check", "run"]);
+        assert!(cli.verb.is_none());
+        assert_eq!(cli.run.command, ["check", "run"]);
+    }
+
+    #[test]
+    fn without_the_double_dash_a_command_is_refused() {
+        assert!(Cli::try_parse_from(["ensign", "sleep", "1"]).is_err());
+    }
+}

@@ -1,0 +1,361 @@
+//! The only match on `Action`: carries out what the supervisor decided, and answers at once where an answer is due in
+//! the same turn. Whatever takes time goes to `tasks.rs` or to the registrar.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nix::sys::resource::Resource as Rlimit;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::children::{Children, Owner};
+use super::registrar::Registrar;
+use super::stop_with_job;
+use super::tasks::{Purpose, Tasks};
+use crate::checks;
+use crate::config::{Config, Probe, Resource, Service, ServiceId, Signal};
+use crate::machine::action::{Action, Change, Next, Notice};
+use crate::machine::event::{CheckId, Ending, Event, ProbeId, Run, SpawnFailure, Verdict};
+use crate::net::resolve::Resolver;
+use crate::sys::process::{self, Pid};
+use crate::sys::spawn::{self, Identity, Orphaned, Privileges, ResourceLimit, SpawnError, Stdio, TerminalUse};
+use crate::sys::tty::Terminal;
+
+/// Everything outside the supervisor that it acts on.
+#[derive(Debug)]
+pub struct World {
+    config: Arc<Config>,
+    pub children: Children,
+    /// The process group of each service's latest run, also after its leader has been reaped.
+    groups: HashMap<ServiceId, Pid>,
+    tasks: Tasks,
+    registrar: Registrar,
+    resolver: Arc<Resolver>,
+    environment: Vec<(OsString, OsString)>,
+    position: Position,
+    terminal: Option<Terminal>,
+    /// Why each check failed last, for the line that says that it is unhealthy.
+    failures: Failures,
+}
+
+type Failures = Rc<std::cell::RefCell<HashMap<(ServiceId, CheckId), String>>>;
+
+/// Where in the process tree we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Pid1,
+    /// The subreaper of our descendants.
+    Inside,
+}
+
+/// What became of an action, as far as that is known at once.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub event: Option<Event>,
+    pub exit: Option<u8>,
+}
+
+impl From<Event> for Done {
+    fn from(event: Event) -> Self {
+        Self { event: Some(event), exit: None }
+    }
+}
+
+impl World {
+    pub fn new(config: Arc<Config>, events: UnboundedSender<Event>) -> Result<Self, super::RuntimeError> {
+        let position = if nix::unistd::getpid().as_raw() == 1 { Position::Pid1 } else { Position::Inside };
+        if position == Position::Inside
+            && let Err(error) = process::become_subreaper()
+        {
+            tracing::warn!("cannot adopt orphaned descendants: {error}");
+        }
+        let resolver = Arc::new(Resolver::system());
+        Ok(Self {
+            registrar: Registrar::new(Arc::clone(&config), Arc::clone(&resolver))?,
+            children: Children::default(),
+            groups: HashMap::new(),
+            tasks: Tasks::new(events),
+            resolver,
+            environment: std::env::vars_os().collect(),
+            position,
+            terminal: Terminal::ours(),
+            failures: Failures::default(),
+            config,
+        })
+    }
+
+    pub fn perform(&mut self, action: Action) -> Done {
+        match action {
+            Action::Spawn { service, run } => return self.spawn_service(service, run).into(),
+            Action::Signal { service, run, signal } => self.signal(Owner::Service { service, run }, signal),
+            Action::KillRemains { service, run: _ } => {
+                if let Some(&group) = self.groups.get(&service) {
+                    // Mostly there is nothing left of it. Never the bare pid: that one has been reaped.
+                    let _sent = process::kill(-group, libc::SIGKILL);
+                }
+            }
+            Action::Probe { service, check, probe } => {
+                return Done { event: self.probe(service, check, probe), exit: None };
+            }
+            Action::CancelProbe { service, check, probe } => {
+                self.tasks.cancel(Purpose::Probe(service, check));
+                self.signal(Owner::Probe { service, check, probe }, Signal(libc::SIGKILL));
+            }
+            Action::Register { service, claim, request } => {
+                self.registrar.register(&mut self.tasks, service, claim, request);
+            }
+            Action::Renew { service, claim, request } => {
+                self.registrar.renew(&mut self.tasks, service, claim, request);
+            }
+            Action::Withdraw { service, claim, request } => {
+                self.registrar.withdraw(&mut self.tasks, service, claim, request);
+            }
+            Action::Sweep(signal) => self.sweep(signal),
+            Action::Tell(notice) => self.tell(&notice),
+            Action::Exit(code) => return Done { event: None, exit: Some(code) },
+        }
+        Done::default()
+    }
+
+    /// The pid of main, while it has one.
+    pub fn main_pid(&self) -> Option<Pid> {
+        let group = *self.groups.get(&self.config.main)?;
+        self.children.owner(group).map(|_| group)
+    }
+
+    /// Main was stopped. If that was ^Z at our shell's terminal, the shell must see its job stop.
+    pub fn main_stopped(&self) {
+        if self.position == Position::Inside && self.terminal.is_some() {
+            stop_with_job();
+        }
+    }
+
+    /// We were continued: by `fg`, which made us the foreground again, or by `bg`.
+    pub fn continued(&self) {
+        if let (Some(terminal), Some(main)) = (self.terminal, self.main_pid())
+            && terminal.is_ours_again()
+            && let Err(error) = terminal.give_to(main)
+        {
+            tracing::debug!("cannot hand the terminal back to main: {error}");
+        }
+    }
+
+    pub fn note_exec_probe(&self, service: ServiceId, check: CheckId, ending: Ending) {
+        if !ending.is_success() {
+            self.failures.borrow_mut().insert((service, check), ending.to_string());
+        }
+    }
+
+    fn spawn_service(&mut self, service: ServiceId, run: Run) -> Event {
+        let config = &self.config.services[service.0];
+        let is_main = service == self.config.main;
+        let terminal = match self.terminal {
+            Some(_) if is_main => TerminalUse::TakeForeground,
+            Some(_) | None => TerminalUse::LeaveAlone,
+        };
+        let stdio = if is_main { Stdio::Inherit } else { Stdio::NoInput };
+        match self.spawn(config, &config.command, terminal, stdio) {
+            Ok(pid) => {
+                self.children.insert(pid, Owner::Service { service, run });
+                self.groups.insert(service, pid);
+                Event::Spawned { service, run }
+            }
+            Err(error) => {
+                tracing::error!(service = config.name, "{error}");
+                Event::SpawnFailed { service, run, failure: classify(&error) }
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        config: &Service,
+        argv: &[OsString],
+        terminal: TerminalUse,
+        stdio: Stdio,
+    ) -> Result<Pid, SpawnError> {
+        let identity = config.user.as_ref().map(|user| Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+        });
+        let limits = config.limits.iter().map(|limit| ResourceLimit {
+            resource: rlimit(limit.resource) as u32,
+            soft: limit.soft.unwrap_or(libc::RLIM_INFINITY),
+            hard: limit.hard.unwrap_or(libc::RLIM_INFINITY),
+        });
+        let env = self.environment_of(config);
+        spawn::spawn(&spawn::Command {
+            argv,
+            env: env.as_deref().unwrap_or(&self.environment),
+            directory: config.directory.as_deref(),
+            identity: identity.as_ref(),
+            limits: &limits.collect::<Vec<_>>(),
+            privileges: if config.no_new_privileges { Privileges::NoNew } else { Privileges::Keep },
+            terminal,
+            orphaned: match self.position {
+                Position::Pid1 => Orphaned::Survives,
+                Position::Inside => Orphaned::IsKilled,
+            },
+            stdio,
+        })
+    }
+
+    /// The service's own environment, or `None` where ours reaches it untouched.
+    fn environment_of(&self, config: &Service) -> Option<Vec<(OsString, OsString)>> {
+        let user = config.user.as_ref();
+        let name = user.and_then(|user| user.name.clone()).map(OsString::from);
+        let home = user.and_then(|user| user.home.clone()).map(OsString::from);
+        let of_user = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name)];
+        let of_user = of_user.into_iter().filter_map(|(key, value)| Some((OsString::from(key), value?)));
+        let added: Vec<_> = of_user.chain(config.env.iter().cloned()).collect();
+        if added.is_empty() {
+            return None;
+        }
+        let mut env = self.environment.clone();
+        for (key, value) in added {
+            env.retain(|(present, _)| *present != key);
+            env.push((key, value));
+        }
+        Some(env)
+    }
+
+    fn signal(&self, owner: Owner, signal: Signal) {
+        let Some(pid) = self.children.pid(owner) else { return };
+        // Gone in this moment: its end is on its way.
+        if let Err(error) = process::kill_group(pid, signal.0) {
+            tracing::debug!("{signal} not delivered to {pid}: {error}");
+        }
+    }
+
+    fn sweep(&self, signal: Signal) {
+        match self.position {
+            // Fails only when there is nobody left.
+            Position::Pid1 => drop(process::kill_all(signal.0)),
+            Position::Inside => {
+                for pid in process::descendants() {
+                    let _sent = process::kill(pid, signal.0);
+                }
+            }
+        }
+    }
+
+    /// Starts a probe. An event at once when it could not even be started.
+    fn probe(&mut self, service: ServiceId, check: CheckId, probe: ProbeId) -> Option<Event> {
+        let done = move |verdict| Event::Probed { service, check, probe, verdict };
+        let config = &self.config.services[service.0];
+        let target = config.checks.get(check.0)?.probe.clone();
+        if let Probe::Exec(argv) = &target {
+            return match self.spawn(config, argv, TerminalUse::LeaveAlone, Stdio::Null) {
+                Ok(pid) => {
+                    self.children.insert(pid, Owner::Probe { service, check, probe });
+                    None
+                }
+                Err(error) => {
+                    self.failures.borrow_mut().insert((service, check), error.to_string());
+                    Some(done(Verdict::Fail))
+                }
+            };
+        }
+        let (resolver, failures) = (Arc::clone(&self.resolver), Rc::clone(&self.failures));
+        let work = async move {
+            let result = match &target {
+                Probe::Http(target) => checks::http::probe(target, &resolver).await,
+                Probe::Tcp(target) => checks::tcp::probe(target, &resolver).await,
+                Probe::Exec(_) => Ok(()),
+            };
+            done(match result {
+                Ok(()) => Verdict::Pass,
+                Err(failure) => {
+                    failures.borrow_mut().insert((service, check), failure.to_string());
+                    Verdict::Fail
+                }
+            })
+        };
+        self.tasks.start(Purpose::Probe(service, check), work, done(Verdict::Fail));
+        None
+    }
+
+    fn tell(&self, notice: &Notice) {
+        let change = &notice.change;
+        let name = notice.service.map(|id| self.config.services[id.0].name.as_str());
+        let reason = self.reason(notice).map(|reason| format!(": {reason}")).unwrap_or_default();
+        match (level(change), name) {
+            (tracing::Level::ERROR, service) => tracing::error!(service, "{change}{reason}"),
+            (tracing::Level::WARN, service) => tracing::warn!(service, "{change}{reason}"),
+            (tracing::Level::INFO, service) => tracing::info!(service, "{change}{reason}"),
+            (_, service) => tracing::debug!(service, "{change}{reason}"),
+        }
+    }
+
+    /// What the world knows of a change's cause and the supervisor need not.
+    fn reason(&self, notice: &Notice) -> Option<String> {
+        let service = notice.service?;
+        match notice.change {
+            Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, check)).cloned(),
+            Change::RegistryLost => self.registrar.last_error(service),
+            Change::Announced => self.registrar.describe(service),
+            _ => None,
+        }
+    }
+}
+
+fn level(change: &Change) -> tracing::Level {
+    use tracing::Level;
+    match change {
+        Change::Ended { next: Next::GivesUp, .. } | Change::NeverStarts { .. } => Level::ERROR,
+        Change::Ended { next: Next::RestartIn(_), .. }
+        | Change::Killed
+        | Change::Unhealthy { .. }
+        | Change::KeyTaken
+        | Change::RegistryLost
+        | Change::Forgotten => Level::WARN,
+        Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
+        Change::Started { .. }
+        | Change::Ready
+        | Change::Ended { next: Next::StaysDown, .. }
+        | Change::Stopping { .. }
+        | Change::Healthy { .. }
+        | Change::Announced
+        | Change::Withdrawing(_)
+        | Change::Withdrawn
+        | Change::RegistryBack
+        | Change::ShuttingDown(_)
+        | Change::Sweeping(_) => Level::INFO,
+        Change::SignalDropped(_) | Change::ProbeTimedOut { .. } => Level::DEBUG,
+    }
+}
+
+fn classify(error: &SpawnError) -> SpawnFailure {
+    match error {
+        SpawnError::Exec { source, .. } => match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => SpawnFailure::NotFound,
+            Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ELIBBAD) => {
+                SpawnFailure::NotExecutable
+            }
+            _ => SpawnFailure::Other,
+        },
+        SpawnError::Nul { .. } => SpawnFailure::NotExecutable,
+        SpawnError::Prepare { .. } => SpawnFailure::Other,
+    }
+}
+
+fn rlimit(resource: Resource) -> Rlimit {
+    match resource {
+        Resource::As => Rlimit::RLIMIT_AS,
+        Resource::Core => Rlimit::RLIMIT_CORE,
+        Resource::Cpu => Rlimit::RLIMIT_CPU,
+        Resource::Data => Rlimit::RLIMIT_DATA,
+        Resource::Fsize => Rlimit::RLIMIT_FSIZE,
+        Resource::Memlock => Rlimit::RLIMIT_MEMLOCK,
+        Resource::Msgqueue => Rlimit::RLIMIT_MSGQUEUE,
+        Resource::Nice => Rlimit::RLIMIT_NICE,
+        Resource::Nofile => Rlimit::RLIMIT_NOFILE,
+        Resource::Nproc => Rlimit::RLIMIT_NPROC,
+        Resource::Rtprio => Rlimit::RLIMIT_RTPRIO,
+        Resource::Rttime => Rlimit::RLIMIT_RTTIME,
+        Resource::Sigpending => Rlimit::RLIMIT_SIGPENDING,
+        Resource::Stack => Rlimit::RLIMIT_STACK,
+    }
+}

@@ -1,0 +1,151 @@
+//! The registry as the supervisor sees it: claims by their number, one request at a time for each service. Chooses the
+//! address that is announced, anew for each claim; keeps why the latest request failed, for people.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::tasks::{Purpose, Tasks};
+use crate::config::{self, Config, ServiceId};
+use crate::machine::event::{Answer, ClaimId, Event, RequestId};
+use crate::net::address;
+use crate::net::resolve::Resolver;
+use crate::registry::{Claim, Error, Record, Registry, Renewal};
+
+#[derive(Debug)]
+pub struct Registrar {
+    config: Arc<Config>,
+    /// `None` where no service announces anything: then there is no client either.
+    shared: Option<Rc<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    /// The latest claim of each service: a withdrawal needs what the registration has left in it.
+    claims: RefCell<HashMap<ServiceId, (ClaimId, Arc<Claim>)>>,
+    errors: RefCell<HashMap<ServiceId, String>>,
+}
+
+/// Why nothing was asked of the registry, or what it answered instead.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Registry(#[from] Error),
+    #[error(transparent)]
+    Address(#[from] address::AddressError),
+}
+
+impl Registrar {
+    pub fn new(config: Arc<Config>, resolver: Arc<Resolver>) -> Result<Self, Error> {
+        let announces = config.services.iter().any(|service| !service.announce.is_empty());
+        let shared = announces
+            .then(|| Registry::new(&config.registry, resolver))
+            .transpose()?
+            .map(|registry| Rc::new(Shared {
+                registry,
+                claims: RefCell::default(),
+                errors: RefCell::default(),
+            }));
+        Ok(Self { config, shared })
+    }
+
+    pub fn register(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+        let announce = self.config.services[service.0].announce.clone();
+        self.ask(tasks, service, request, async move |shared| {
+            let claim = shared.claim(service, claim, &announce).await?;
+            let ttl = shared.registry.register(&claim).await?;
+            Ok(Answer::Held { ttl })
+        });
+    }
+
+    pub fn renew(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+        self.ask(tasks, service, request, async move |shared| {
+            let Some(claim) = shared.known(service, claim) else { return Ok(Answer::Lost) };
+            Ok(match shared.registry.renew(&claim).await? {
+                Renewal::Kept { ttl } => Answer::Held { ttl },
+                Renewal::Lost => Answer::Lost,
+                Renewal::Taken => Answer::Taken,
+            })
+        });
+    }
+
+    pub fn withdraw(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+        self.ask(tasks, service, request, async move |shared| {
+            // Not known: its registration never got as far as asking for anything.
+            if let Some(claim) = shared.known(service, claim) {
+                shared.registry.withdraw(&claim).await?;
+            }
+            Ok(Answer::Withdrawn)
+        });
+    }
+
+    /// What went wrong last, for people.
+    pub fn last_error(&self, service: ServiceId) -> Option<String> {
+        self.shared.as_ref()?.errors.borrow().get(&service).cloned()
+    }
+
+    /// What the service's claim says, for people: `web.s.prod.example.com at 10.0.0.7:8087 as web-1`.
+    pub fn describe(&self, service: ServiceId) -> Option<String> {
+        let claims = self.shared.as_ref()?.claims.borrow();
+        let (_, claim) = claims.get(&service)?;
+        let records = claim.records().iter().map(|record| {
+            let (name, instance) = (record.name.as_str(), record.instance.as_str());
+            let at = config::HostPort { host: record.host.to_string(), port: record.port };
+            format!("{name} at {at} as {instance}")
+        });
+        Some(records.collect::<Vec<_>>().join(", "))
+    }
+
+    fn ask(
+        &self,
+        tasks: &mut Tasks,
+        service: ServiceId,
+        request: RequestId,
+        work: impl AsyncFnOnce(&Shared) -> Result<Answer, Refusal> + 'static,
+    ) {
+        let Some(shared) = self.shared.clone() else { return };
+        let answered = move |answer| Event::Answered { service, request, answer };
+        let work = async move {
+            answered(match work(&shared).await {
+                Ok(answer) => answer,
+                Err(refusal) => {
+                    tracing::debug!("registry request failed: {refusal}");
+                    shared.errors.borrow_mut().insert(service, refusal.to_string());
+                    Answer::Failed
+                }
+            })
+        };
+        tasks.start(Purpose::Registry(service), work, answered(Answer::Failed));
+    }
+}
+
+impl Shared {
+    fn known(&self, service: ServiceId, id: ClaimId) -> Option<Arc<Claim>> {
+        let claims = self.claims.borrow();
+        claims.get(&service).filter(|(known, _)| *known == id).map(|(_, claim)| Arc::clone(claim))
+    }
+
+    /// The claim of this number, made with the addresses that we have now if it is new.
+    async fn claim(
+        &self,
+        service: ServiceId,
+        id: ClaimId,
+        announce: &[config::Announce],
+    ) -> Result<Arc<Claim>, Refusal> {
+        if let Some(claim) = self.known(service, id) {
+            return Ok(claim);
+        }
+        let peer = self.registry.peer().await?;
+        let records = announce.iter().map(|announce| {
+            let chosen = address::choose(&announce.address, peer)?;
+            Ok(Record::new(announce, chosen.address))
+        });
+        let records = records.collect::<Result<Vec<_>, address::AddressError>>()?;
+        let ttl = announce.iter().map(|announce| announce.ttl).min().unwrap_or_default();
+        let claim = Arc::new(Claim::new(records, ttl));
+        self.claims.borrow_mut().insert(service, (id, Arc::clone(&claim)));
+        Ok(claim)
+    }
+}

@@ -1,0 +1,477 @@
+//! The supervisor in a simulated world: scenarios with literal times, and properties over a great many event orders.
+
+use std::time::Duration;
+
+use ensign::config::{Config, Kind, ReadyBy, RestartWhen, ServiceId, Signal, Unhealthy};
+use ensign::machine::action::Action;
+use ensign::machine::event::{Answer, Ending, Event, SpawnFailure, Verdict};
+use ensign::machine::service::State;
+use ensign::machine::stop;
+use proptest::prelude::*;
+
+use crate::support::plan::{SECOND, announce, check, config, daemon};
+use crate::support::world::{KillEffect, World};
+
+const MAIN: ServiceId = ServiceId(0);
+const TERM: i32 = 15;
+const HELD: Answer = Answer::Held { ttl: Duration::from_secs(60) };
+
+fn started(config: Config) -> World {
+    let mut world = World::new(config, 7);
+    world.feed(Event::Started);
+    world
+}
+
+fn announced() -> Config {
+    let mut service = daemon("web");
+    service.announce = vec![announce("web.example.com")];
+    service.stop.drain = 2 * SECOND;
+    config(vec![service])
+}
+
+fn registers(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Register { .. }))
+}
+
+fn withdraws(actions: &[Action]) -> bool {
+    actions.iter().any(|action| matches!(action, Action::Withdraw { .. }))
+}
+
+fn signalled(actions: &[Action]) -> Vec<i32> {
+    let signal = |action: &Action| match action {
+        Action::Signal { signal, .. } => Some(signal.0),
+        _ => None,
+    };
+    actions.iter().filter_map(signal).collect()
+}
+
+#[test]
+fn main_ends_the_container_with_its_code() {
+    let mut world = started(config(vec![daemon("web")]));
+    world.end(MAIN, Ending::Code(0));
+    assert_eq!(world.exited, Some(0));
+}
+
+#[test]
+fn a_wrapped_command_is_not_restarted_and_gets_all_the_time_it_wants() {
+    let mut service = daemon("app");
+    service.restart.when = RestartWhen::Never;
+    service.stop.timeout = None;
+    let mut world = started(config(vec![service]));
+    assert_eq!(signalled(&world.signal(TERM)), [TERM]);
+    assert!(world.advance(100_000 * SECOND).is_empty());
+    assert_eq!(signalled(&world.signal(TERM)), [TERM], "a second TERM is passed on as well");
+    world.end(MAIN, Ending::Killed(Signal(TERM)));
+    assert_eq!(world.exited, Some(143));
+}
+
+#[test]
+fn a_term_before_anything_has_started_is_not_lost() {
+    let mut world = World::new(config(vec![daemon("web")]), 1);
+    world.signal(TERM);
+    world.feed(Event::Started);
+    assert_eq!(world.exited, Some(143));
+}
+
+#[test]
+fn a_crash_is_restarted_within_its_delay() {
+    let mut world = started(config(vec![daemon("web")]));
+    world.end(MAIN, Ending::Code(1));
+    assert!(matches!(world.state(0), State::Backoff { .. }));
+    world.advance(SECOND / 10);
+    assert!(matches!(world.state(0), State::Up { .. }));
+}
+
+#[test]
+fn twenty_crashes_give_up_with_mains_code() {
+    let mut world = started(config(vec![daemon("web")]));
+    for _ in 0..20 {
+        assert_eq!(world.exited, None);
+        world.end(MAIN, Ending::Code(42));
+        world.advance(SECOND * 30 - SECOND / 10);
+    }
+    assert_eq!(world.exited, Some(42));
+}
+
+#[test]
+fn a_command_that_is_not_there_ends_the_container_with_127() {
+    let mut world = World::new(config(vec![daemon("web")]), 1);
+    world.spawn_fails = Some(SpawnFailure::NotFound);
+    world.feed(Event::Started);
+    assert_eq!(world.exited, Some(127));
+}
+
+#[test]
+fn mains_death_withdraws_before_the_restart() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    let actions = world.end(MAIN, Ending::Killed(Signal(9)));
+    assert!(withdraws(&actions));
+}
+
+#[test]
+fn a_crash_loop_is_never_announced_again() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    for _ in 0..19 {
+        world.end(MAIN, Ending::Code(1));
+        world.answer(Answer::Withdrawn);
+        // Until it runs again, and then for not quite as long as it must to be trusted.
+        while !matches!(world.state(0), State::Up { .. }) {
+            let next = world.supervisor.next_deadline().expect("a restart is due");
+            assert!(!registers(&world.advance(next.since(world.now))));
+        }
+        assert!(!registers(&world.advance(SECOND - Duration::from_millis(1))));
+    }
+    world.end(MAIN, Ending::Code(1));
+    world.answer(Answer::Withdrawn);
+    assert_eq!(world.exited, Some(1), "given up");
+}
+
+#[test]
+fn after_one_crash_it_is_announced_once_it_has_settled() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.end(MAIN, Ending::Code(1));
+    world.answer(Answer::Withdrawn);
+    let next = world.supervisor.next_deadline().expect("a restart is due");
+    world.advance(next.since(world.now));
+    assert!(!registers(&world.advance(SECOND - Duration::from_millis(1))));
+    assert!(registers(&world.advance(Duration::from_millis(1))));
+}
+
+#[test]
+fn a_stop_withdraws_then_drains_then_signals_then_kills() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    let actions = world.signal(TERM);
+    assert!(withdraws(&actions) && signalled(&actions).is_empty());
+    world.answer(Answer::Withdrawn);
+    assert!(signalled(&world.advance(2 * SECOND - Duration::from_millis(1))).is_empty());
+    assert_eq!(signalled(&world.advance(Duration::from_millis(1))), [TERM]);
+    assert!(world.advance(5 * SECOND - Duration::from_millis(1)).is_empty());
+    assert_eq!(signalled(&world.advance(Duration::from_millis(1))), [9]);
+    assert_eq!(world.exited, Some(137));
+}
+
+#[test]
+fn nothing_announced_is_not_drained() {
+    let mut world = started(announced());
+    world.answer(Answer::Failed);
+    world.end(MAIN, Ending::Code(1));
+    world.answer(Answer::Withdrawn);
+    world.advance(SECOND / 10);
+    assert_eq!(signalled(&world.signal(TERM)), [TERM], "it was not announced at that moment");
+}
+
+#[test]
+fn a_second_term_cuts_the_drain_short() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.signal(TERM);
+    assert_eq!(signalled(&world.signal(TERM)), [TERM]);
+}
+
+#[test]
+fn a_dead_registry_holds_up_neither_the_stop_nor_the_exit() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.signal(TERM);
+    assert_eq!(signalled(&world.advance(2 * SECOND)), [TERM]);
+    world.end(MAIN, Ending::Code(0));
+    assert_eq!(world.exited, None, "a last moment for the registry to answer");
+    world.advance(stop::WITHDRAW_LIMIT);
+    assert_eq!(world.exited, Some(0));
+}
+
+#[test]
+fn leftovers_are_swept_and_the_last_one_out_ends_it() {
+    let mut world = started(config(vec![daemon("web")]));
+    world.orphans = 1;
+    let actions = world.end(MAIN, Ending::Code(3));
+    assert!(actions.contains(&Action::Sweep(Signal(TERM))));
+    assert_eq!(world.exited, None);
+    world.end_orphans();
+    assert_eq!(world.exited, Some(3));
+}
+
+#[test]
+fn an_int_or_quit_stops_main_with_itself() {
+    for number in [2, 3] {
+        let mut world = started(config(vec![daemon("web")]));
+        assert_eq!(signalled(&world.signal(number)), [number], "an image's STOPSIGNAL was chosen for its main");
+    }
+}
+
+#[test]
+fn any_other_signal_is_mains() {
+    for number in (1..=64).filter(|number| ![2, 3, 9, 15, 17, 19].contains(number)) {
+        let mut world = started(config(vec![daemon("web")]));
+        assert_eq!(signalled(&world.signal(number)), [number]);
+    }
+}
+
+#[test]
+fn an_unhealthy_check_withdraws_and_a_healthy_one_brings_it_back() {
+    let mut service = announced().services.remove(0);
+    service.checks = vec![check(Unhealthy::Withdraw)];
+    let mut world = started(config(vec![service]));
+    assert!(world.requests.is_empty(), "not announced before the first pass");
+    assert!(registers(&world.probed(Verdict::Pass)));
+    world.answer(HELD);
+    world.advance(2 * SECOND);
+    assert!(!withdraws(&world.probed(Verdict::Fail)), "one failure is not `fall`");
+    world.advance(2 * SECOND);
+    assert!(withdraws(&world.probed(Verdict::Fail)));
+    world.answer(Answer::Withdrawn);
+    world.advance(2 * SECOND);
+    assert!(registers(&world.probed(Verdict::Pass)));
+}
+
+#[test]
+fn an_unhealthy_check_that_says_so_restarts_the_service() {
+    let mut service = daemon("web");
+    service.checks = vec![check(Unhealthy::Restart)];
+    let mut world = started(config(vec![service]));
+    world.probed(Verdict::Pass);
+    world.advance(2 * SECOND);
+    world.probed(Verdict::Fail);
+    world.advance(2 * SECOND);
+    assert_eq!(signalled(&world.probed(Verdict::Fail)), [TERM]);
+    world.end(MAIN, Ending::Code(0));
+    assert!(matches!(world.state(0), State::Backoff { .. }), "a crash, whatever it ended with");
+}
+
+#[test]
+fn a_probe_without_an_answer_is_cancelled_and_counts_as_a_failure() {
+    let mut service = daemon("web");
+    service.checks = vec![check(Unhealthy::Restart)];
+    service.checks[0].fall = 1;
+    let mut world = started(config(vec![service]));
+    let actions = world.advance(SECOND);
+    assert!(actions.iter().any(|action| matches!(action, Action::CancelProbe { .. })));
+    assert_eq!(signalled(&actions), [TERM]);
+}
+
+#[test]
+fn readiness_by_checks_holds_those_that_are_after_it() {
+    let (mut db, mut web) = (daemon("db"), daemon("web"));
+    db.ready.by = ReadyBy::Checks;
+    db.checks = vec![check(Unhealthy::Withdraw)];
+    web.after = vec![ServiceId(1)];
+    let mut world = started(config(vec![web, db]));
+    assert_eq!(*world.state(0), State::Waiting);
+    world.probed(Verdict::Pass);
+    assert!(matches!(world.state(0), State::Up { .. }));
+}
+
+#[test]
+fn a_oneshot_runs_to_its_end_before_main() {
+    let (mut migrate, mut web) = (daemon("migrate"), daemon("web"));
+    migrate.kind = Kind::Oneshot;
+    web.after = vec![ServiceId(1)];
+    let mut world = started(config(vec![web, migrate]));
+    assert_eq!(*world.state(0), State::Waiting);
+    world.end(ServiceId(1), Ending::Code(0));
+    assert!(matches!(world.state(0), State::Up { .. }));
+}
+
+#[test]
+fn a_oneshot_that_fails_for_good_ends_the_container_with_its_code() {
+    let (mut migrate, mut web) = (daemon("migrate"), daemon("web"));
+    migrate.kind = Kind::Oneshot;
+    migrate.restart.when = RestartWhen::Never;
+    web.after = vec![ServiceId(1)];
+    let mut world = started(config(vec![web, migrate]));
+    world.end(ServiceId(1), Ending::Code(9));
+    assert_eq!(world.exited, Some(9));
+}
+
+#[test]
+fn services_stop_in_the_reverse_of_their_order() {
+    let (mut proxy, web) = (daemon("proxy"), daemon("web"));
+    proxy.after = vec![MAIN];
+    let mut world = started(config(vec![web, proxy]));
+    let actions = world.signal(TERM);
+    let to: Vec<_> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Signal { service, .. } => Some(*service),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(to, [ServiceId(1)], "the proxy first");
+    assert_eq!(signalled(&world.end(ServiceId(1), Ending::Code(0))), [TERM]);
+    world.end(MAIN, Ending::Code(0));
+    assert_eq!(world.exited, Some(0));
+}
+
+#[test]
+fn a_registry_that_forgot_us_is_told_again_at_once() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.advance(20 * SECOND);
+    assert!(registers(&world.answer(Answer::Lost)));
+}
+
+#[test]
+fn an_unreachable_registry_is_tried_again_within_a_second_for_ever() {
+    let mut world = started(announced());
+    for _ in 0..1000 {
+        world.answer(Answer::Failed);
+        assert!(registers(&world.advance(SECOND)), "and the service never notices");
+    }
+    assert!(world.alive.contains_key(&MAIN));
+}
+
+/// What a schedule may do next.
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u16),
+    ToDeadline,
+    Signal(i32),
+    End { service: usize, code: u8 },
+    Probed(Verdict),
+    Answered(Answer),
+    Stale(usize),
+    Orphans(u32),
+    SpawnFails(Option<SpawnFailure>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let failure = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(SpawnFailure::Other)),
+        1 => Just(Some(SpawnFailure::NotFound)),
+    ];
+    let answer = prop_oneof![
+        4 => Just(HELD),
+        2 => Just(Answer::Failed),
+        1 => Just(Answer::Lost),
+        1 => Just(Answer::Taken),
+        3 => Just(Answer::Withdrawn),
+    ];
+    let step = prop_oneof![
+        3 => (0_u16..5000).prop_map(Step::Wait),
+        6 => Just(Step::ToDeadline),
+        1 => prop_oneof![Just(1), Just(10), Just(18), Just(15), Just(2), Just(34)].prop_map(Step::Signal),
+        3 => (0_usize..4, 0_u8..3).prop_map(|(service, code)| Step::End { service, code }),
+        5 => prop_oneof![3 => Just(Verdict::Pass), 1 => Just(Verdict::Fail)].prop_map(Step::Probed),
+        5 => answer.prop_map(Step::Answered),
+        2 => any::<usize>().prop_map(Step::Stale),
+        1 => (0_u32..3).prop_map(Step::Orphans),
+        1 => failure.prop_map(Step::SpawnFails),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+fn when() -> impl Strategy<Value = RestartWhen> {
+    prop_oneof![
+        2 => Just(RestartWhen::Always),
+        2 => Just(RestartWhen::OnFailure),
+        1 => Just(RestartWhen::Never),
+    ]
+}
+
+/// Main, a sidecar, a oneshot before main and a service after it; a part of them announced and checked.
+fn configs() -> impl Strategy<Value = Config> {
+    let policies = (when(), when(), 1_u32..6, prop_oneof![Just(ReadyBy::Start), Just(ReadyBy::Checks)]);
+    let times = (0_u64..4, 0_u64..4, 0_u64..4, 0_u64..6);
+    let counts = (1_usize..=4, 0_usize..3, prop_oneof![Just(Unhealthy::Withdraw), Just(Unhealthy::Restart)]);
+    (policies, times, counts).prop_map(|(policies, times, counts)| {
+        let (main_when, sidecar_when, give_up, ready) = policies;
+        let (drain, timeout, sweep, grace) = times;
+        let (services, checks, unhealthy) = counts;
+        let mut main = daemon("main");
+        main.restart.when = main_when;
+        main.restart.give_up.after = give_up * 4;
+        main.announce = vec![announce("main.example.com"), announce("admin.example.org")];
+        main.checks = vec![check(unhealthy); checks];
+        for check in &mut main.checks {
+            check.grace = Duration::from_secs(grace);
+        }
+        main.ready.by = if checks == 0 { ReadyBy::Start } else { ready };
+        main.ready.timeout = 10 * SECOND;
+        main.stop.drain = Duration::from_secs(drain);
+        main.stop.timeout = Some(Duration::from_secs(timeout));
+        main.stop.sweep = Duration::from_secs(sweep);
+        let mut sidecar = daemon("sidecar");
+        sidecar.restart.when = sidecar_when;
+        sidecar.announce = vec![announce("sidecar.example.com")];
+        let mut oneshot = daemon("oneshot");
+        oneshot.kind = Kind::Oneshot;
+        oneshot.restart.give_up.after = give_up;
+        if services >= 3 {
+            main.after = vec![ServiceId(2)];
+        }
+        let mut last = daemon("last");
+        last.after = vec![MAIN];
+        config([main, sidecar, oneshot, last].into_iter().take(services).collect())
+    })
+}
+
+fn play(world: &mut World, step: &Step) {
+    match *step {
+        Step::Wait(ms) => drop(world.advance(Duration::from_millis(ms.into()))),
+        Step::ToDeadline => {
+            if let Some(deadline) = world.supervisor.next_deadline() {
+                world.advance(deadline.since(world.now));
+            }
+        }
+        Step::Signal(number) => drop(world.signal(number)),
+        Step::End { service, code: 2 } => drop(world.end(ServiceId(service), Ending::Killed(Signal(11)))),
+        Step::End { service, code } => drop(world.end(ServiceId(service), Ending::Code(code))),
+        Step::Probed(verdict) => drop(world.probed(verdict)),
+        Step::Answered(answer) => drop(world.answer(answer)),
+        Step::Stale(nth) => world.feed_stale(nth),
+        Step::Orphans(0) => drop(world.end_orphans()),
+        Step::Orphans(n) => world.orphans = if world.alive.is_empty() { 0 } else { n },
+        Step::SpawnFails(failure) => world.spawn_fails = failure,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The world checks its promises after every event; this only makes the orders.
+    #[test]
+    fn no_order_of_events_breaks_a_promise(config in configs(), seed: u64, steps in steps()) {
+        let mut world = World::new(config, seed);
+        world.feed(Event::Started);
+        for step in &steps {
+            play(&mut world, step);
+        }
+    }
+
+    /// From any state, with processes that obey nothing, even hang when killed, and a registry that never answers.
+    #[test]
+    fn term_reaches_exit_within_the_budget(
+        config in configs(),
+        seed: u64,
+        steps in steps(),
+        kill in prop_oneof![Just(KillEffect::Ends), Just(KillEffect::Nothing)],
+    ) {
+        let budget = stop::budget(&config).expect("main's timeout has an end");
+        let mut world = World::new(config, seed);
+        world.feed(Event::Started);
+        for step in &steps {
+            play(&mut world, step);
+        }
+        world.kill = kill;
+        world.signal(TERM);
+        world.advance(budget);
+        prop_assert!(world.exited.is_some(), "still here after {budget:?}: {:?}", world.supervisor);
+    }
+
+    #[test]
+    fn the_same_events_with_the_same_seed_give_the_same_actions(config in configs(), seed: u64, steps in steps()) {
+        let mut worlds = [World::new(config.clone(), seed), World::new(config, seed)];
+        for world in &mut worlds {
+            world.feed(Event::Started);
+            for step in &steps {
+                play(world, step);
+            }
+        }
+        prop_assert_eq!(format!("{:?}", worlds[0].supervisor), format!("{:?}", worlds[1].supervisor));
+    }
+}

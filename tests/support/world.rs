@@ -1,0 +1,345 @@
+//! A simulated world for the supervisor: processes that obey or do not, probes and registry requests that are
+//! answered when the test says so, and a check of every promise after every event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ensign::config::{Config, RestartWhen, ServiceId, Signal};
+use ensign::machine::Supervisor;
+use ensign::machine::action::Action;
+use ensign::machine::announce;
+use ensign::machine::event::{
+    Answer, CheckId, Descendants, Ending, Event, ProbeId, RequestId, Run, SpawnFailure, Verdict,
+};
+use ensign::machine::health;
+use ensign::machine::service::{Readiness, State};
+use ensign::machine::stop::Phase;
+use ensign::machine::time::Time;
+
+#[derive(Debug, Clone)]
+pub struct World {
+    pub supervisor: Supervisor,
+    pub now: Time,
+    pub exited: Option<u8>,
+    pub alive: BTreeMap<ServiceId, Process>,
+    pub probes: BTreeSet<(ServiceId, CheckId, ProbeId)>,
+    pub requests: BTreeMap<ServiceId, RequestId>,
+    /// Processes that are nobody's main process: setsid'd leftovers.
+    pub orphans: u32,
+    /// Everything that was ever answered: fed again, it is stale.
+    pub history: Vec<Event>,
+    pub spawn_fails: Option<SpawnFailure>,
+    /// What SIGKILL does; a process may hang in the kernel.
+    pub kill: KillEffect,
+    config: Arc<Config>,
+    runs: BTreeMap<ServiceId, Run>,
+    crashed: BTreeMap<ServiceId, Since>,
+    told: Descendants,
+    shutdown: Option<Time>,
+    main_ended: Option<Time>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillEffect {
+    Ends,
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    pub run: Run,
+    pub started: Time,
+    /// When it was first asked to go.
+    pub asked: Option<Time>,
+    pub killed: bool,
+}
+
+/// Since when a service that has crashed has been up, ready and healthy again.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    NotYet,
+    Fit(Time),
+}
+
+impl World {
+    pub fn new(config: Config, seed: u64) -> Self {
+        let config = Arc::new(config);
+        Self {
+            supervisor: Supervisor::new(Arc::clone(&config), seed),
+            now: Time::ZERO,
+            exited: None,
+            alive: BTreeMap::new(),
+            probes: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            orphans: 0,
+            history: Vec::new(),
+            spawn_fails: None,
+            kill: KillEffect::Ends,
+            config,
+            runs: BTreeMap::new(),
+            crashed: BTreeMap::new(),
+            told: Descendants::None,
+            shutdown: None,
+            main_ended: None,
+        }
+    }
+
+    /// Feeds one event, carries out what comes of it, and checks every promise. Gives all actions.
+    pub fn feed(&mut self, event: Event) -> Vec<Action> {
+        let mut queue = std::collections::VecDeque::from([event]);
+        let mut all = Vec::new();
+        while let Some(event) = queue.pop_front() {
+            if let Event::Signal(Signal(2 | 3 | 15)) = event {
+                self.shutdown.get_or_insert(self.now);
+            }
+            if !matches!(event, Event::Tick | Event::Started | Event::Signal(_)) {
+                self.history.push(event.clone());
+            }
+            let actions = self.supervisor.handle(event, self.now);
+            assert!(self.exited.is_none() || actions.is_empty(), "{actions:?} after Exit");
+            for action in &actions {
+                queue.extend(self.perform(action));
+            }
+            all.extend(actions);
+        }
+        self.check_promises();
+        all
+    }
+
+    pub fn advance(&mut self, by: Duration) -> Vec<Action> {
+        let until = self.now + by;
+        let mut all = Vec::new();
+        while let Some(deadline) = self.supervisor.next_deadline().filter(|&deadline| deadline <= until) {
+            self.now = deadline;
+            all.extend(self.feed(Event::Tick));
+            if self.exited.is_some() {
+                break;
+            }
+        }
+        self.now = until.max(self.now);
+        all
+    }
+
+    pub fn signal(&mut self, number: i32) -> Vec<Action> {
+        self.feed(Event::Signal(Signal(number)))
+    }
+
+    /// A process ends by itself or by what was done to it.
+    pub fn end(&mut self, service: ServiceId, ending: Ending) -> Vec<Action> {
+        let Some(process) = self.alive.remove(&service) else { return Vec::new() };
+        if service == self.config.main {
+            self.main_ended = Some(self.now);
+        }
+        if process.asked.is_none() && !ending.is_success() {
+            self.crashed.insert(service, Since::NotYet);
+        }
+        let mut all = self.tell_descendants();
+        all.extend(self.feed(Event::Exited { service, run: process.run, ending }));
+        all
+    }
+
+    /// The last of the orphans goes.
+    pub fn end_orphans(&mut self) -> Vec<Action> {
+        self.orphans = 0;
+        self.tell_descendants()
+    }
+
+    pub fn probed(&mut self, verdict: Verdict) -> Vec<Action> {
+        let Some(&(service, check, probe)) = self.probes.first() else { return Vec::new() };
+        self.probes.pop_first();
+        self.feed(Event::Probed { service, check, probe, verdict })
+    }
+
+    pub fn answer(&mut self, answer: Answer) -> Vec<Action> {
+        let Some((service, request)) = self.requests.pop_first() else { return Vec::new() };
+        self.feed(Event::Answered { service, request, answer })
+    }
+
+    pub fn state(&self, service: usize) -> &State {
+        self.supervisor.services()[service].state()
+    }
+
+    fn tell_descendants(&mut self) -> Vec<Action> {
+        let left = if self.alive.is_empty() && self.orphans == 0 { Descendants::None } else { Descendants::Some };
+        if left == self.told {
+            return Vec::new();
+        }
+        self.told = left;
+        self.feed(Event::Descendants(left))
+    }
+
+    fn perform(&mut self, action: &Action) -> Vec<Event> {
+        match *action {
+            Action::Spawn { service, run } => {
+                assert!(!self.alive.contains_key(&service), "{service:?} spawned while it runs");
+                let last = self.runs.insert(service, run).unwrap_or_default();
+                assert!(run > last, "runs count up");
+                assert_eq!(self.shutdown, None, "spawned while shutting down");
+                if let Some(failure) = self.spawn_fails {
+                    return vec![Event::SpawnFailed { service, run, failure }];
+                }
+                let process = Process { run, started: self.now, asked: None, killed: false };
+                self.alive.insert(service, process);
+                self.told = Descendants::Some;
+                return vec![Event::Spawned { service, run }];
+            }
+            Action::Signal { service, run, signal } => return self.signal_process(service, run, signal),
+            Action::Sweep(signal) => {
+                let services: Vec<_> = self.alive.iter().map(|(&service, p)| (service, p.run)).collect();
+                if signal == Signal(9) {
+                    let ended = self.main_ended.expect("a sweep follows main's end");
+                    let sweep = self.config.services[self.config.main.0].stop.sweep;
+                    assert!(self.now >= ended + sweep, "KILL before the sweep's time");
+                }
+                let mut events = Vec::new();
+                for (service, run) in services {
+                    events.extend(self.kill_process(service, run, signal));
+                }
+                if signal == Signal(9) && self.kill == KillEffect::Ends {
+                    self.orphans = 0;
+                }
+                if self.alive.is_empty() && self.orphans == 0 && self.told == Descendants::Some {
+                    self.told = Descendants::None;
+                    events.insert(0, Event::Descendants(Descendants::None));
+                }
+                return events;
+            }
+            Action::Probe { service, check, probe } => {
+                let fresh = !self.probes.iter().any(|&(s, c, _)| (s, c) == (service, check));
+                assert!(fresh, "probes of one check pile up");
+                self.probes.insert((service, check, probe));
+            }
+            Action::CancelProbe { service, check, probe } => {
+                assert!(self.probes.contains(&(service, check, probe)), "cancelled a probe that is over");
+            }
+            Action::Register { service, request, .. } | Action::Renew { service, request, .. } => {
+                let busy = self.requests.insert(service, request);
+                assert_eq!(busy, None, "two requests at once");
+                self.assert_fit(service);
+            }
+            // Takes the place of whatever is in flight.
+            Action::Withdraw { service, request, .. } => drop(self.requests.insert(service, request)),
+            Action::KillRemains { service, .. } => {
+                assert!(!self.alive.contains_key(&service), "killed the remains of what runs");
+            }
+            Action::Tell(_) => {}
+            Action::Exit(code) => {
+                assert_eq!(self.exited.replace(code), None, "left twice");
+            }
+        }
+        Vec::new()
+    }
+
+    fn signal_process(&mut self, service: ServiceId, run: Run, signal: Signal) -> Vec<Event> {
+        let process = self.alive.get(&service).copied().expect("signalled what does not run");
+        assert_eq!(process.run, run);
+        if signal == Signal(9) {
+            self.assert_time_to_kill(service, process);
+        }
+        self.kill_process(service, run, signal)
+    }
+
+    fn kill_process(&mut self, service: ServiceId, run: Run, signal: Signal) -> Vec<Event> {
+        let Some(process) = self.alive.get_mut(&service) else { return Vec::new() };
+        process.asked.get_or_insert(self.now);
+        if signal != Signal(9) || self.kill == KillEffect::Nothing {
+            return Vec::new();
+        }
+        assert!(!process.killed, "killed twice");
+        process.killed = true;
+        self.alive.remove(&service);
+        if service == self.config.main {
+            self.main_ended = Some(self.now);
+        }
+        let mut events = Vec::new();
+        if self.alive.is_empty() && self.orphans == 0 {
+            self.told = Descendants::None;
+            events.push(Event::Descendants(Descendants::None));
+        }
+        events.push(Event::Exited { service, run, ending: Ending::Killed(signal) });
+        events
+    }
+
+    /// SIGKILL comes at the service's own deadline, or at main's wall, never before.
+    fn assert_time_to_kill(&self, service: ServiceId, process: Process) {
+        let own = self.config.services[service.0].stop.timeout;
+        let main = &self.config.services[self.config.main.0];
+        let asked = process.asked.unwrap_or(Time::after_start(Duration::MAX));
+        let at_own = own.is_some_and(|timeout| self.now >= asked + timeout);
+        let at_wall = match (self.shutdown, main.stop.timeout) {
+            (Some(began), Some(timeout)) => self.now >= began + timeout,
+            (None, _) | (_, None) => false,
+        };
+        assert!(at_own || at_wall, "{service:?} killed before its time");
+    }
+
+    /// Running, ready, healthy, not stopping, settled.
+    fn assert_fit(&self, service: ServiceId) {
+        assert!(self.alive.contains_key(&service), "announced without a process");
+        self.assert_looks_fit(service);
+        if let Some(since) = self.crashed.get(&service) {
+            let settle = self.config.services[service.0].ready.settle;
+            let settled = match *since {
+                Since::NotYet => settle.is_zero(),
+                Since::Fit(at) => self.now >= at + settle,
+            };
+            assert!(settled, "announced before it settled");
+        }
+    }
+
+    fn assert_looks_fit(&self, service: ServiceId) {
+        assert_eq!(self.supervisor.phase(), Phase::Running, "announced while stopping");
+        let state = &self.supervisor.services()[service.0];
+        assert!(matches!(state.state(), State::Up { ready: Readiness::Yes, .. }), "announced: {state:?}");
+        assert_eq!(state.health(), health::State::Healthy, "announced while unhealthy");
+    }
+
+    fn check_promises(&mut self) {
+        let deadline = self.supervisor.next_deadline();
+        assert!(deadline.is_none_or(|at| at > self.now), "spins: {deadline:?} at {:?}", self.now);
+        if self.exited.is_some() {
+            assert_eq!(deadline, None, "a deadline after Exit");
+            return;
+        }
+        for (id, service) in self.supervisor.services().iter().enumerate() {
+            let id = ServiceId(id);
+            assert_eq!(service.has_process(), self.alive.contains_key(&id), "{id:?}: {:?}", service.state());
+            match service.announcer().state() {
+                announce::State::Absent
+                | announce::State::Withdrawing { .. }
+                | announce::State::WithdrawLater { .. } => {}
+                announce::State::Registering { .. }
+                | announce::State::RegisterLater { .. }
+                | announce::State::Held { .. }
+                | announce::State::Renewing { .. }
+                | announce::State::RenewLater { .. } => self.assert_looks_fit(id),
+            }
+            let fit = matches!(service.state(), State::Up { ready: Readiness::Yes, .. })
+                && service.health() == health::State::Healthy;
+            if let Some(since) = self.crashed.get_mut(&id) {
+                *since = match (fit, *since) {
+                    (false, _) => Since::NotYet,
+                    (true, Since::NotYet) => Since::Fit(self.now),
+                    (true, fit) => fit,
+                };
+            }
+        }
+    }
+
+    /// What has been answered before means nothing now.
+    pub fn feed_stale(&mut self, nth: usize) {
+        let Some(event) = self.history.get(nth % self.history.len().max(1)).cloned() else { return };
+        if let Event::Descendants(_) = event {
+            return;
+        }
+        let before = format!("{:?}", self.supervisor);
+        let actions = self.supervisor.handle(event.clone(), self.now);
+        assert!(actions.is_empty(), "stale {event:?} gave {actions:?}");
+        assert_eq!(before, format!("{:?}", self.supervisor), "stale {event:?} changed something");
+    }
+
+    pub fn restarts(&self, service: usize) -> RestartWhen {
+        self.config.services[service].restart.when
+    }
+}
