@@ -45,3 +45,4 @@ fn overrides(settings: Settings) -> Overrides {
 fn complain(message: fmt::Arguments<'_>) {
     let _told = writeln!(std::io::stderr(), "{message}");
 }
+pub mod check;

@@ -1,0 +1,58 @@
+//! `ensign check PATH`: says all that is wrong with a configuration, or what it would run. Starts nothing.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::config::load::{Loaded, Overrides, load};
+use crate::config::{Config, RegistryUrl};
+use crate::exit;
+
+/// Writes the summary to `out`, errors and warnings to `err`, and gives the exit code: 0, or [`exit::CONFIG`].
+///
+/// A failed write changes nothing: the exit code is the answer.
+pub fn run(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    match load(path, &Overrides::default()) {
+        Ok(Loaded { config, warnings }) => {
+            let _ = write!(err, "{warnings}");
+            let _ = writeln!(out, "{}", summary(&config));
+            0
+        }
+        Err(report) => {
+            let _ = write!(err, "{report}");
+            exit::CONFIG
+        }
+    }
+}
+
+/// One line: the services, which of them is main, and what is announced where.
+fn summary(config: &Config) -> String {
+    let names: Vec<String> = config
+        .services
+        .iter()
+        .enumerate()
+        .map(|(id, service)| format!("{}{}", service.name, if id == config.main.0 { " (main)" } else { "" }))
+        .collect();
+    let records: Vec<String> = config
+        .services
+        .iter()
+        .flat_map(|service| &service.announce)
+        .map(|record| {
+            format!("{} port {} as {}", record.name.as_str(), record.port, record.instance.as_str())
+        })
+        .collect();
+    let announced = match records.is_empty() {
+        true => "nothing is announced".to_owned(),
+        false => format!("announces {} in {}", records.join(", "), registry(&config.registry.url)),
+    };
+    format!("ok: {}; {announced}", names.join(", "))
+}
+
+fn registry(url: &RegistryUrl) -> String {
+    let (scheme, hosts) = match url {
+        RegistryUrl::Etcd3(hosts) => ("etcd", hosts),
+        RegistryUrl::Etcd2(hosts) => ("etcd2", hosts),
+        RegistryUrl::Dir(path) => return format!("dir:{}", path.display()),
+    };
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    format!("{scheme}://{}", hosts.join(","))
+}

@@ -1,0 +1,199 @@
+//! The rules between services: who listens where, who announces what, who starts after whom. Called by `check` once
+//! all services have put down what they claim.
+
+use std::net::SocketAddr;
+
+use crate::config::raw::table::{At, enumerate, nearest};
+use crate::config::report::{Place, Problem, Report};
+use crate::config::{DnsName, Label, ServiceId};
+
+/// What the services want for themselves, in the order of the services.
+#[derive(Default)]
+pub struct Claims {
+    pub listeners: Vec<Listener>,
+    pub records: Vec<Record>,
+    pub links: Vec<(ServiceId, Name)>,
+    /// For each service in turn: what it starts after.
+    pub after: Vec<Vec<Name>>,
+}
+
+/// A name, and how it was typed.
+pub struct Name {
+    pub value: String,
+    pub typed: At<String>,
+}
+
+pub struct Listener {
+    /// More than one where they are implied.
+    pub addresses: Vec<SocketAddr>,
+    pub service: String,
+    /// The link's name as typed.
+    pub link: String,
+    pub place: Place,
+}
+
+pub struct Record {
+    pub name: DnsName,
+    pub instance: Label,
+    /// The name as typed.
+    pub typed: String,
+    pub service: String,
+    pub place: Place,
+}
+
+impl Record {
+    /// The parts of its key, after the prefix.
+    fn key(&self) -> Vec<&str> {
+        self.name.as_str().rsplit('.').chain([self.instance.as_str()]).collect()
+    }
+}
+
+/// Reports what goes against the rules, and gives for each service those that it starts after.
+pub fn check(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<ServiceId>> {
+    listeners(claims, report);
+    links(claims, report);
+    records(claims, report);
+    order(claims, names, report)
+}
+
+fn listeners(claims: &Claims, report: &mut Report) {
+    for (nth, later) in claims.listeners.iter().enumerate() {
+        let Some((address, earlier)) =
+            claims.listeners[..nth].iter().find_map(|one| Some((one.meet(later)?, one)))
+        else {
+            continue;
+        };
+        let message = format!(
+            "link `{}` of service `{}` and link `{}` of service `{}` both listen at {address}",
+            earlier.link, earlier.service, later.link, later.service
+        );
+        report.push(Problem::error(later.place, message).note("the other is", earlier.place));
+    }
+}
+
+impl Listener {
+    fn meet(&self, other: &Self) -> Option<SocketAddr> {
+        other
+            .addresses
+            .iter()
+            .copied()
+            .find(|theirs| self.addresses.iter().any(|ours| collide(*ours, *theirs)))
+    }
+}
+
+/// One that listens at all addresses is in the way of every other one at its port.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn links(claims: &Claims, report: &mut Report) {
+    for (nth, (service, name)) in claims.links.iter().enumerate() {
+        let same = |(other, earlier): &&(ServiceId, Name)| other == service && earlier.value == name.value;
+        if let Some((_, earlier)) = claims.links[..nth].iter().find(same) {
+            let problem =
+                Problem::error(name.typed.place, format!("two links have the name `{}`", name.typed.value));
+            report.push(problem.note("the other is", earlier.typed.place));
+        }
+    }
+}
+
+fn records(claims: &Claims, report: &mut Report) {
+    for (nth, later) in claims.records.iter().enumerate() {
+        for earlier in &claims.records[..nth] {
+            let (a, b) = (earlier.key(), later.key());
+            let problem = if a == b {
+                Problem::error(later.place, format!("`{}` is announced twice with one instance", later.typed))
+                    .hint("give each its own `instance`")
+            } else if a.starts_with(&b) || b.starts_with(&a) {
+                let (hidden, other) = if a.len() < b.len() { (earlier, later) } else { (later, earlier) };
+                let message = format!(
+                    "the record of `{}` would be hidden by `{}` below its key",
+                    hidden.typed, other.typed
+                );
+                Problem::error(later.place, message)
+                    .hint("a key with others below it is not looked at; choose another `instance`")
+            } else if is_parent(&earlier.name, &later.name) {
+                answers_with(earlier, later, later.place)
+            } else if is_parent(&later.name, &earlier.name) {
+                answers_with(later, earlier, later.place)
+            } else {
+                continue;
+            };
+            report.push(
+                problem.note(format!("service `{}` announces the other", earlier.service), earlier.place),
+            );
+        }
+    }
+}
+
+fn answers_with(parent: &Record, child: &Record, place: Place) -> Problem {
+    Problem::warning(
+        place,
+        format!("a look-up of `{}` also finds `{}`, which lies below it", parent.typed, child.typed),
+    )
+}
+
+fn is_parent(parent: &DnsName, child: &DnsName) -> bool {
+    child.as_str().strip_suffix(parent.as_str()).is_some_and(|rest| rest.ends_with('.'))
+}
+
+fn order(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<ServiceId>> {
+    let mut edges: Vec<Vec<(usize, Place)>> = Vec::new();
+    for list in &claims.after {
+        let mut resolved: Vec<(usize, Place)> = Vec::new();
+        for Name { value, typed: at } in list {
+            match names.iter().position(|name| name == value) {
+                Some(id) if resolved.iter().any(|(other, _)| *other == id) => {}
+                Some(id) => resolved.push((id, at.place)),
+                None => {
+                    let hint = match nearest(&at.value, names) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("the services are {}", enumerate(names)),
+                    };
+                    report.push(
+                        Problem::error(at.place, format!("there is no service `{}`", at.value)).hint(hint),
+                    );
+                }
+            }
+        }
+        edges.push(resolved);
+    }
+    for (cycle, place) in cycles(&edges) {
+        let first = cycle.first().copied().unwrap_or_default();
+        let steps: Vec<String> =
+            cycle.iter().skip(1).chain([&first]).map(|id| format!("after `{}`", names[*id])).collect();
+        report.push(Problem::error(
+            place,
+            format!("a circle of services: `{}` {}", names[first], steps.join(", ")),
+        ));
+    }
+    edges.iter().map(|list| list.iter().map(|(id, _)| ServiceId(*id)).collect()).collect()
+}
+
+/// Each circle that a walk along the edges closes, with the place of its first edge. At least one for any knot.
+fn cycles(edges: &[Vec<(usize, Place)>]) -> Vec<(Vec<usize>, Place)> {
+    let mut found = Vec::new();
+    let mut done = vec![false; edges.len()];
+    for start in 0..edges.len() {
+        // A stack of (service, its next edge): no recursion, however long the chain is.
+        let mut path: Vec<(usize, usize)> = if done[start] { Vec::new() } else { vec![(start, 0)] };
+        while let Some((service, next)) = path.last_mut() {
+            let service = *service;
+            let Some((target, _)) = edges[service].get(*next).copied() else {
+                done[service] = true;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            if let Some(from) = path.iter().position(|(on_path, _)| *on_path == target) {
+                let (first, taken) = path[from];
+                found.push((path[from..].iter().map(|(id, _)| *id).collect(), edges[first][taken - 1].1));
+            } else if !done[target] {
+                path.push((target, 0));
+            }
+        }
+    }
+    found
+}

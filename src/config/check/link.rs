@@ -1,0 +1,97 @@
+//! `[[link]]`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::across::{Claims, Listener, Name};
+use super::service::{Subject, positive};
+use super::values::Values;
+use crate::config::raw::table::{At, Field};
+use crate::config::report::Problem;
+use crate::config::units::Bad;
+use crate::config::{Link, Listen, Upstream, raw, units};
+
+/// They stand for other kinds of upstream, so that no host can be meant by them.
+const RESERVED: [&str; 4] = ["gateway", "registry", "srv", "unix"];
+
+pub fn check(
+    raw: &raw::Link,
+    subject: &Subject<'_>,
+    values: &mut Values<'_>,
+    claims: &mut Claims,
+) -> Option<Link> {
+    let name = values.required(&raw.name, "name", raw.place, units::service_name);
+    let listen = listen(&raw.listen, values);
+    let to = values.required(&raw.to, "to", raw.place, upstream);
+    let connect_timeout = values.or(&raw.connect_timeout, Duration::from_secs(3), positive);
+
+    let typed = raw.name.given().map_or("?", |at| &at.value);
+    let mut claim = |addresses, place| {
+        let (service, link) = (subject.name.to_owned(), typed.to_owned());
+        claims.listeners.push(Listener { addresses, service, link, place });
+    };
+    match (&listen, &to) {
+        (Some(Given::At(list)), _) => list.iter().for_each(|at| claim(vec![at.value], at.place)),
+        (Some(Given::Nothing), Some(Upstream::HostPort(upstream))) => {
+            let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            let addresses = both.map(|address| SocketAddr::new(address, upstream.port)).to_vec();
+            claim(addresses, raw.to.place().unwrap_or(raw.place));
+        }
+        // The ports of a Docker link are only known from the environment.
+        (Some(Given::Nothing), Some(Upstream::Env(_)) | None) | (None, _) => {}
+    }
+    if let (Some(value), Some(typed)) = (&name, raw.name.given()) {
+        claims.links.push((subject.id, Name { value: value.clone(), typed: typed.clone() }));
+    }
+    Some(Link {
+        name: name?,
+        listen: match listen? {
+            Given::Nothing => Listen::Loopback,
+            Given::At(addresses) => Listen::Addresses(addresses.into_iter().map(|at| at.value).collect()),
+        },
+        to: to?,
+        connect_timeout: connect_timeout?,
+    })
+}
+
+enum Given {
+    Nothing,
+    At(Vec<At<SocketAddr>>),
+}
+
+fn listen(field: &Field<Vec<At<String>>>, values: &mut Values<'_>) -> Option<Given> {
+    let list = match field {
+        Field::Absent => return Some(Given::Nothing),
+        Field::Bad => return None,
+        Field::Given(list) => list,
+    };
+    if list.value.is_empty() {
+        let problem = Problem::error(list.place, "`listen` is empty");
+        values.report.push(problem.hint("leave it out to listen at 127.0.0.1 and [::1]"));
+        return None;
+    }
+    let mut address =
+        |at: &At<String>| values.parse(at, units::listen).map(|value| At { value, place: at.place });
+    let all: Vec<Option<_>> = list.value.iter().map(&mut address).collect();
+    all.into_iter().collect::<Option<_>>().map(Given::At)
+}
+
+fn upstream(text: &str) -> Result<Upstream, Bad> {
+    const WANTED: &str = "an upstream";
+    const HINT: &str =
+        "it is written like `db:5432`, `[fd00::1]:5432` or `env:DB`, the latter for a Docker link";
+    let bad = |why: String| Bad { wanted: WANTED, why, hint: Some(HINT) };
+    match text.split_once(':') {
+        Some(("env", alias)) => {
+            let good = |c: char| c.is_ascii_graphic() && c != '=';
+            match !alias.is_empty() && alias.chars().all(good) {
+                true => Ok(Upstream::Env(alias.to_owned())),
+                false => Err(bad("`env:` must be followed by the link's alias".to_owned())),
+            }
+        }
+        Some((kind, _)) if RESERVED.contains(&kind) => {
+            Err(bad(format!("`{kind}:` is not a kind of upstream that this version knows")))
+        }
+        Some(_) | None => units::host_port(text).map(Upstream::HostPort).map_err(|inner| bad(inner.why)),
+    }
+}
