@@ -1,0 +1,616 @@
+//! Announcing against a real etcd (v3 and v2) and a real folder: what is written, how long it stays, and that nothing
+//! but our own record is ever removed, whatever was cancelled or lost on the way.
+
+use std::fs;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ensign::config::units::{dns_name, label};
+use ensign::config::{self, HostPort, RegistryUrl};
+use ensign::net::resolve::Resolver;
+use ensign::registry::{Claim, Error, Record, Registry, Renewal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::etcd::{Etcd, Lossy, V2, free_port, silent};
+
+const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
+const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
+/// The shortest that etcd grants.
+const TTL: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn registry(url: RegistryUrl) -> Registry {
+    let config = config::Registry { url, prefix: "/skydns".to_owned() };
+    Registry::new(&config, Arc::new(Resolver::system())).expect("a registry")
+}
+
+fn hosts(addresses: &[SocketAddr]) -> Vec<HostPort> {
+    addresses.iter().map(|a| HostPort { host: a.ip().to_string(), port: a.port() }).collect()
+}
+
+fn record(host: &str) -> Record {
+    Record {
+        name: dns_name("web.s.prod.example.com").expect("a name"),
+        instance: label("node-1").expect("a label"),
+        host: host.parse().expect("an address"),
+        port: 8087,
+        priority: 10,
+        weight: 100,
+        dns_ttl: Duration::from_secs(5),
+    }
+}
+
+fn claim(ttl: Duration) -> Claim {
+    Claim::new(vec![record("192.0.2.7")], ttl)
+}
+
+/// A place to announce in, and a way to look at it that does not go through the code under test.
+enum Place {
+    V3(Etcd),
+    V2(Etcd),
+    Dir(TempDir),
+}
+
+impl Place {
+    fn v3() -> Self {
+        Self::V3(Etcd::start())
+    }
+
+    fn v2() -> Self {
+        Self::V2(Etcd::start())
+    }
+
+    fn dir() -> Self {
+        Self::Dir(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn registry(&self) -> Registry {
+        match self {
+            Self::V3(etcd) | Self::V2(etcd) => self.through(&[etcd.address()]),
+            Self::Dir(dir) => registry(RegistryUrl::Dir(dir.path().join("registry"))),
+        }
+    }
+
+    /// A client that knows the place by these addresses.
+    fn through(&self, addresses: &[SocketAddr]) -> Registry {
+        match self {
+            Self::V3(_) => registry(RegistryUrl::Etcd3(hosts(addresses))),
+            Self::V2(_) => registry(RegistryUrl::Etcd2(hosts(addresses))),
+            Self::Dir(_) => self.registry(),
+        }
+    }
+
+    fn etcd(&self) -> &Etcd {
+        match self {
+            Self::V3(etcd) | Self::V2(etcd) => etcd,
+            Self::Dir(_) => panic!("a folder has no etcd"),
+        }
+    }
+
+    fn file(&self, key: &str) -> PathBuf {
+        match self {
+            Self::Dir(dir) => dir.path().join("registry").join(key.trim_start_matches('/')),
+            Self::V3(_) | Self::V2(_) => panic!("etcd has no files"),
+        }
+    }
+
+    /// The value at `key`.
+    fn read(&self, key: &str) -> Option<String> {
+        match self {
+            Self::V3(etcd) => {
+                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
+                let (_, body) = etcd.request("POST", "/v3/kv/range", &ask);
+                let answer: Value = serde_json::from_str(&body).expect("JSON");
+                let value = answer["kvs"][0]["value"].as_str()?;
+                let bytes = BASE64.decode(value).expect("base64");
+                Some(String::from_utf8(bytes).expect("text"))
+            }
+            Self::V2(etcd) => {
+                let (status, body) = etcd.request("GET", &format!("/v2/keys{key}?quorum=true"), "");
+                let answer: Value = serde_json::from_str(&body).expect("JSON");
+                (status == 200).then(|| answer["node"]["value"].as_str().expect("a value").to_owned())
+            }
+            Self::Dir(_) => {
+                let text = fs::read_to_string(self.file(key)).ok()?;
+                let stored = text.split_once(r#"{"record":"#).expect("a record first").1;
+                let end = stored.find(r#","owner""#).expect("then its owner");
+                Some(stored[..end].to_owned())
+            }
+        }
+    }
+
+    /// As someone with curl (or an editor) would.
+    fn write(&self, key: &str, value: &str) {
+        match self {
+            Self::V3(etcd) => {
+                let ask = format!(r#"{{"key":"{}","value":"{}"}}"#, BASE64.encode(key), BASE64.encode(value));
+                assert_eq!(etcd.request("POST", "/v3/kv/put", &ask).0, 200);
+            }
+            Self::V2(etcd) => {
+                let (status, _) = etcd.request("PUT", &format!("/v2/keys{key}"), &format!("value={value}"));
+                assert!(status == 200 || status == 201, "{status}");
+            }
+            Self::Dir(_) => fs::write(self.file(key), value).expect("the folder is there"),
+        }
+    }
+
+    fn delete(&self, key: &str) {
+        match self {
+            Self::V3(etcd) => {
+                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
+                assert_eq!(etcd.request("POST", "/v3/kv/deleterange", &ask).0, 200);
+            }
+            Self::V2(etcd) => assert_eq!(etcd.request("DELETE", &format!("/v2/keys{key}"), "").0, 200),
+            Self::Dir(_) => fs::remove_file(self.file(key)).expect("the record is there"),
+        }
+    }
+}
+
+/// Polls `future` at most `times` times, then drops it: a caller that gives up at any point of an operation.
+async fn give_up_after<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    std::future::poll_fn(|context| {
+        if polls == times {
+            return Poll::Ready(None);
+        }
+        polls += 1;
+        let polled = future.as_mut().poll(context).map(Some);
+        if polls == times && polled.is_pending() { Poll::Ready(None) } else { polled }
+    })
+    .await
+}
+
+/// Waits for a fact, within one generous deadline.
+async fn until(what: &str, fact: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !fact() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn writes_exactly_what_resolvers_read(place: Place) {
+    let registry = place.registry();
+    let granted = registry.register(&claim(LONG)).await.expect("registered");
+    assert_eq!(granted, LONG);
+    assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
+}
+
+async fn lists_what_is_there_and_what_is_no_record(place: Place) {
+    let registry = place.registry();
+    assert_eq!(registry.list(None).await.expect("an empty list"), []);
+    let mut other = record("2001:db8::9");
+    other.name = dns_name("web-2.s.prod.example.com").expect("a name");
+    let claim = Claim::new(vec![record("192.0.2.7"), other], LONG);
+    registry.register(&claim).await.expect("registered");
+    place.write("/skydns/com/example/prod/s/web/zz-lock", "locked");
+
+    let name = dns_name("web.s.prod.example.com").expect("a name");
+    let listed = registry.list(Some(&name)).await.expect("a list");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let first = &listed[0];
+    assert_eq!((first.name.as_str(), first.instance.as_str()), ("web.s.prod.example.com", "node-1"));
+    let fields = first.record.as_ref().expect("a record");
+    assert_eq!((fields.host.as_str(), fields.port, fields.ttl), ("192.0.2.7", 8087, 5));
+    let left = first.ttl_left.expect("a time to live");
+    assert!(left <= LONG && left > LONG / 2, "{left:?}");
+    assert!(listed[1].record.is_err(), "{listed:?}");
+    assert_eq!(listed[1].ttl_left, None);
+
+    let all = registry.list(None).await.expect("a list");
+    let keys: Vec<&str> = all.iter().map(|l| l.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["/skydns/com/example/prod/s/web-2/node-1", KEY, "/skydns/com/example/prod/s/web/zz-lock"]
+    );
+}
+
+async fn stays_as_long_as_it_is_renewed(place: Place) {
+    let registry = place.registry();
+    let claim = claim(TTL);
+    let granted = registry.register(&claim).await.expect("registered");
+    assert!(granted >= TTL);
+    let begun = Instant::now();
+    let mut beat = tokio::time::interval(TTL / 3);
+    while begun.elapsed() < TTL * 5 / 2 {
+        beat.tick().await;
+        assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: granted });
+        assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
+    }
+}
+
+async fn goes_when_it_is_not_renewed(place: Place) {
+    let registry = place.registry();
+    let claim = claim(TTL);
+    registry.register(&claim).await.expect("registered");
+    let begun = Instant::now();
+    let name = dns_name("web.s.prod.example.com").expect("a name");
+    while !registry.list(Some(&name)).await.expect("a list").is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "never expired");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(begun.elapsed() > TTL - Duration::from_millis(500), "gone too early: {:?}", begun.elapsed());
+    if let Place::Dir(_) = place {
+        // The file is the next writer's to remove.
+        let mut other = record("192.0.2.8");
+        other.instance = label("node-2").expect("a label");
+        registry.register(&Claim::new(vec![other], LONG)).await.expect("registered");
+    }
+    assert_eq!(place.read(KEY), None);
+    assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
+}
+
+async fn withdraws_at_once_and_as_often_as_asked(place: Place) {
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.withdraw(&claim).await.expect("nothing to withdraw is fine");
+    registry.register(&claim).await.expect("registered");
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+    registry.withdraw(&claim).await.expect("withdrawn again");
+    assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
+}
+
+async fn registers_twice_with_one_claim(place: Place) {
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    registry.register(&claim).await.expect("registered again");
+    assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
+async fn takes_back_a_registration_given_up_anywhere(place: Place) {
+    let registry = place.registry();
+    let mut finished = 0;
+    for polls in 0..40 {
+        let claim = claim(LONG);
+        if give_up_after(polls, registry.register(&claim)).await.is_some() {
+            finished += 1;
+        }
+        registry.withdraw(&claim).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), None, "after {polls} polls");
+    }
+    assert!((1..40).contains(&finished), "{finished} of 40 finished: cut at no point, or at every one");
+    for step in 0..60 {
+        let claim = claim(LONG);
+        let _cut = tokio::time::timeout(Duration::from_micros(step * 50), registry.register(&claim)).await;
+        registry.withdraw(&claim).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), None, "after {step} steps");
+    }
+    // Nor did anything come later.
+    let last = claim(LONG);
+    registry.register(&last).await.expect("registered");
+    registry.withdraw(&last).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
+async fn a_successor_survives_its_predecessors_end(place: Place) {
+    let (old_one, new_one) = (place.registry(), place.registry());
+    // The address is the same in one case: nothing but ownership tells the two records apart.
+    for address in ["192.0.2.7", "192.0.2.8"] {
+        let (old, new) = (claim(LONG), Claim::new(vec![record(address)], LONG));
+        old_one.register(&old).await.expect("registered");
+        new_one.register(&new).await.expect("takes over");
+        assert_eq!(old_one.renew(&old).await.expect("an answer"), Renewal::Taken);
+        old_one.withdraw(&old).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), Some(record(address).value()));
+        assert_eq!(new_one.renew(&new).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+        new_one.withdraw(&new).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), None);
+    }
+}
+
+async fn comes_back_when_the_other_one_goes(place: Place) {
+    let registry = place.registry();
+    let (old, new) = (claim(LONG), claim(LONG));
+    registry.register(&old).await.expect("registered");
+    registry.register(&new).await.expect("takes over");
+    assert_eq!(registry.renew(&old).await.expect("an answer"), Renewal::Taken);
+    registry.withdraw(&new).await.expect("withdrawn");
+    assert_eq!(registry.renew(&old).await.expect("an answer"), Renewal::Lost);
+}
+
+async fn notices_that_its_record_was_deleted(place: Place) {
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    place.delete(KEY);
+    assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
+}
+
+async fn leaves_a_record_written_by_hand(place: Place) {
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    let by_hand = r#"{"host":"198.51.100.1"}"#;
+    place.write(KEY, by_hand);
+    assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Taken);
+    registry.withdraw(&claim).await.expect("withdrawn");
+    match &place {
+        Place::V3(_) | Place::V2(_) => assert_eq!(place.read(KEY).as_deref(), Some(by_hand)),
+        Place::Dir(_) => assert_eq!(fs::read_to_string(place.file(KEY)).expect("there"), by_hand),
+    }
+}
+
+async fn comes_back_after_a_wipe(place: Place) {
+    let registry = place.registry();
+    let first = claim(LONG);
+    registry.register(&first).await.expect("registered");
+    let place = match place {
+        Place::V3(etcd) => Place::V3(etcd.wiped()),
+        Place::V2(etcd) => Place::V2(etcd.wiped()),
+        Place::Dir(dir) => {
+            fs::remove_dir_all(dir.path().join("registry")).expect("removed");
+            Place::Dir(dir)
+        }
+    };
+    assert_eq!(registry.renew(&first).await.expect("an answer"), Renewal::Lost);
+    registry.withdraw(&first).await.expect("nothing left to withdraw is fine");
+    let second = claim(LONG);
+    registry.register(&second).await.expect("registered");
+    assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
+    registry.withdraw(&first).await.expect("the old claim has nothing there");
+    assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
+}
+
+async fn passes_by_a_dead_endpoint(place: Place) {
+    let registry = place.through(&[free_port(), place.etcd().address()]);
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    assert!(matches!(registry.renew(&claim).await, Ok(Renewal::Kept { .. })));
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
+async fn a_frozen_endpoint_costs_one_short_wait(place: Place) {
+    let frozen = silent();
+    let addresses = [frozen.local_addr().expect("bound"), place.etcd().address()];
+    let registry = place.through(&addresses);
+    let claim = claim(LONG);
+    let begun = Instant::now();
+    registry.register(&claim).await.expect("registered");
+    assert!(begun.elapsed() >= Duration::from_millis(900), "the frozen one was not asked");
+    assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    assert!(matches!(registry.renew(&claim).await, Ok(Renewal::Kept { .. })));
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert!(begun.elapsed() < Duration::from_millis(900), "asked the frozen one again");
+    assert_eq!(place.read(KEY), None);
+}
+
+async fn a_withdrawal_goes_round_what_held_up_the_registration(place: Place) {
+    let frozen = silent();
+    let addresses = [frozen.local_addr().expect("bound"), place.etcd().address()];
+    let registry = place.through(&addresses);
+    let claim = claim(LONG);
+    let cut = tokio::time::timeout(Duration::from_millis(300), registry.register(&claim)).await;
+    assert!(cut.is_err(), "the frozen endpoint answered");
+    let begun = Instant::now();
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+}
+
+async fn says_why_when_no_endpoint_answers(place: Place) {
+    let frozen = silent();
+    let (dead, mute) = (free_port(), frozen.local_addr().expect("bound"));
+    let registry = place.through(&[dead, mute]);
+    let error = registry.register(&claim(LONG)).await.expect_err("nobody is there");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "no endpoint of the registry could do it: {dead}: connection refused; {mute}: no answer within 1s"
+        )
+    );
+}
+
+async fn takes_back_a_registration_whose_answer_was_lost(place: Place) {
+    let lossy = Lossy::before(place.etcd());
+    for lost in 0..2 {
+        let registry = place.through(&[lossy.address()]);
+        let claim = claim(LONG);
+        lossy.lose_after(lost);
+        registry.register(&claim).await.expect_err("its answer was lost");
+        registry.withdraw(&claim).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), None, "request {lost}");
+    }
+}
+
+async fn ends_a_registration_whose_answer_was_lost_elsewhere(place: Place) {
+    let lossy = Lossy::before(place.etcd());
+    for lost in 0..2 {
+        let registry = place.through(&[lossy.address(), place.etcd().address()]);
+        let claim = claim(LONG);
+        lossy.lose_after(lost);
+        let granted = registry.register(&claim).await.expect("registered");
+        assert!(granted <= LONG && granted > LONG / 2, "request {lost}: {granted:?}");
+        assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+        registry.withdraw(&claim).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), None, "request {lost}");
+    }
+}
+
+async fn keeps_a_record_whose_renewals_answer_was_lost(place: Place) {
+    let lossy = Lossy::before(place.etcd());
+    let registry = place.through(&[lossy.address()]);
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    lossy.lose_after(0);
+    registry.renew(&claim).await.expect_err("its answer was lost");
+    assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+    lossy.lose_after(0);
+    registry.renew(&claim).await.expect_err("its answer was lost");
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
+async fn goes_on_after_a_freeze(place: Place) {
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    place.etcd().freeze();
+    let begun = Instant::now();
+    registry.renew(&claim).await.expect_err("frozen");
+    registry.withdraw(&claim).await.expect_err("frozen");
+    assert!(begun.elapsed() < Duration::from_millis(2900), "{:?}", begun.elapsed());
+    place.etcd().thaw();
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
+macro_rules! everywhere {
+    ($($place:ident: $($test:ident)*;)*) => {
+        $(mod $place {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Place::$place()).await;
+            })*
+        })*
+    };
+}
+
+everywhere! {
+    v3:
+        writes_exactly_what_resolvers_read
+        lists_what_is_there_and_what_is_no_record
+        stays_as_long_as_it_is_renewed
+        goes_when_it_is_not_renewed
+        withdraws_at_once_and_as_often_as_asked
+        registers_twice_with_one_claim
+        takes_back_a_registration_given_up_anywhere
+        a_successor_survives_its_predecessors_end
+        comes_back_when_the_other_one_goes
+        notices_that_its_record_was_deleted
+        leaves_a_record_written_by_hand
+        comes_back_after_a_wipe
+        passes_by_a_dead_endpoint
+        a_frozen_endpoint_costs_one_short_wait
+        a_withdrawal_goes_round_what_held_up_the_registration
+        says_why_when_no_endpoint_answers
+        takes_back_a_registration_whose_answer_was_lost
+        ends_a_registration_whose_answer_was_lost_elsewhere
+        keeps_a_record_whose_renewals_answer_was_lost
+        goes_on_after_a_freeze;
+    v2:
+        writes_exactly_what_resolvers_read
+        lists_what_is_there_and_what_is_no_record
+        stays_as_long_as_it_is_renewed
+        goes_when_it_is_not_renewed
+        withdraws_at_once_and_as_often_as_asked
+        registers_twice_with_one_claim
+        takes_back_a_registration_given_up_anywhere
+        a_successor_survives_its_predecessors_end
+        comes_back_when_the_other_one_goes
+        notices_that_its_record_was_deleted
+        leaves_a_record_written_by_hand
+        comes_back_after_a_wipe
+        passes_by_a_dead_endpoint
+        a_frozen_endpoint_costs_one_short_wait
+        a_withdrawal_goes_round_what_held_up_the_registration
+        says_why_when_no_endpoint_answers
+        takes_back_a_registration_whose_answer_was_lost
+        ends_a_registration_whose_answer_was_lost_elsewhere
+        keeps_a_record_whose_renewals_answer_was_lost
+        goes_on_after_a_freeze;
+    dir:
+        writes_exactly_what_resolvers_read
+        lists_what_is_there_and_what_is_no_record
+        stays_as_long_as_it_is_renewed
+        goes_when_it_is_not_renewed
+        withdraws_at_once_and_as_often_as_asked
+        registers_twice_with_one_claim
+        takes_back_a_registration_given_up_anywhere
+        a_successor_survives_its_predecessors_end
+        comes_back_when_the_other_one_goes
+        notices_that_its_record_was_deleted
+        leaves_a_record_written_by_hand
+        comes_back_after_a_wipe;
+}
+
+/// The gateway speaks of a lease in places where v2 and folders have none.
+#[tokio::test]
+async fn a_lease_revoked_by_hand_is_lost() {
+    let etcd = Etcd::start();
+    let place = Place::V3(etcd);
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    let (_, body) = place.etcd().request("POST", "/v3/lease/leases", "{}");
+    let answer: Value = serde_json::from_str(&body).expect("JSON");
+    let lease = answer["leases"][0]["ID"].as_str().expect("one lease");
+    let (status, _) = place.etcd().request("POST", "/v3/lease/revoke", &format!(r#"{{"ID":"{lease}"}}"#));
+    assert_eq!(status, 200);
+    assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
+}
+
+#[tokio::test]
+async fn a_withdrawn_lease_leaves_nothing_behind() {
+    let place = Place::v3();
+    let registry = place.registry();
+    let claim = claim(LONG);
+    registry.register(&claim).await.expect("registered");
+    registry.withdraw(&claim).await.expect("withdrawn");
+    let (_, body) = place.etcd().request("POST", "/v3/lease/leases", "{}");
+    assert!(!body.contains("\"ID\""), "{body}");
+}
+
+#[tokio::test]
+async fn v2_that_is_switched_off_is_told_from_an_absent_key() {
+    let etcd = Etcd::start_with(V2::Off);
+    let registry = registry(RegistryUrl::Etcd2(hosts(&[etcd.address()])));
+    let error = registry.register(&claim(LONG)).await.expect_err("the v2 API is off");
+    assert!(matches!(error, Error::V2Off { .. }), "{error}");
+    assert!(error.to_string().contains("--enable-v2=true"), "{error}");
+    let error = registry.list(None).await.expect_err("the v2 API is off");
+    assert!(matches!(error, Error::V2Off { .. }), "{error}");
+}
+
+/// A reader never meets half a record, nor anything in the folder that is none.
+#[tokio::test]
+async fn a_folder_holds_nothing_that_looks_like_a_record_but_records() {
+    let place = Place::dir();
+    let registry = place.registry();
+    registry.register(&claim(LONG)).await.expect("registered");
+    let crashed = place.file(KEY).with_file_name(".new-1");
+    fs::write(&crashed, "half a rec").expect("written");
+    assert_eq!(registry.list(None).await.expect("a list").len(), 1);
+    registry.register(&claim(LONG)).await.expect("registered");
+    assert!(!crashed.exists(), "what a crashed writer left is still there");
+}
+
+#[tokio::test]
+async fn a_folder_whose_lock_is_held_for_ever_is_given_up() {
+    let place = Place::dir();
+    let registry = place.registry();
+    let first = claim(LONG);
+    registry.register(&first).await.expect("registered");
+    let lock = fs::File::open(place.file("/.lock")).expect("the lock file");
+    lock.lock().expect("taken");
+    let begun = Instant::now();
+    let error = registry.register(&claim(LONG)).await.expect_err("locked");
+    assert!(error.to_string().contains("lock"), "{error}");
+    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    drop(lock);
+    assert_eq!(registry.renew(&first).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+}
+
+/// Registries and their operations may live in a task of their own.
+#[tokio::test]
+async fn an_operation_runs_in_a_task() {
+    let place = Place::dir();
+    let registry = place.registry();
+    let task = tokio::spawn(async move { registry.register(&claim(LONG)).await });
+    task.await.expect("no panic").expect("registered");
+    until("the record is there", || place.read(KEY).is_some()).await;
+}
