@@ -46,3 +46,4 @@ fn complain(message: fmt::Arguments<'_>) {
     let _told = writeln!(std::io::stderr(), "{message}");
 }
 pub mod check;
+pub mod ls;

@@ -1,1 +1,407 @@
-//! (to come)
+//! Which address we announce: the rules of the configuration over a snapshot of what this machine knows about itself.
+//!
+//! [`choose`] is pure and [`gather`] is the only one to look. Nothing here sends a packet or looks a name up. It must
+//! never choose what others can't reach by accident: loopback, link-local and unspecified addresses only come out
+//! where the registry itself is on loopback, or where the user wrote them down. Called by the driver before a
+//! registration and by `check --online`.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+
+use crate::config::AddressRule;
+
+/// What this machine knows about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// In the kernel's order; of interfaces that are up.
+    pub interfaces: Vec<Interface>,
+    pub hostname: String,
+    /// The hosts file's text.
+    pub hosts: String,
+    /// The registry, where it is connected to and its address is known.
+    pub registry: Option<SocketAddr>,
+    /// The source address that the kernel would use towards `registry`.
+    pub towards_registry: Option<IpAddr>,
+    /// The source address of the default route, IPv4 before IPv6.
+    pub towards_anywhere: Option<IpAddr>,
+}
+
+/// One address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub address: IpAddr,
+}
+
+/// The address to announce, and the rule that gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    pub address: IpAddr,
+    pub rule: AddressRule,
+}
+
+/// No rule gave an address; each says why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no address to announce: {}", list(.tried))]
+pub struct AddressError {
+    pub tried: Vec<(AddressRule, String)>,
+}
+
+fn list(tried: &[(AddressRule, String)]) -> String {
+    let each: Vec<String> = tried.iter().map(|(rule, why)| format!("`{}`: {why}", shown(rule))).collect();
+    each.join("; ")
+}
+
+/// A rule as it is written in the configuration.
+pub fn shown(rule: &AddressRule) -> String {
+    match rule {
+        AddressRule::Auto => "auto".to_owned(),
+        AddressRule::Public => "public".to_owned(),
+        AddressRule::Private => "private".to_owned(),
+        AddressRule::Container => "container".to_owned(),
+        AddressRule::Interface(name) => format!("interface:{name}"),
+        AddressRule::Cidr { network, prefix } => format!("cidr:{network}/{prefix}"),
+        AddressRule::Env { variable, .. } => format!("env:{variable}"),
+        AddressRule::Literal(address) => address.to_string(),
+    }
+}
+
+/// The address of the first rule that gives one.
+pub fn choose(rules: &[AddressRule], snapshot: &Snapshot) -> Result<Chosen, AddressError> {
+    let mut tried = Vec::new();
+    for rule in rules {
+        match apply(rule, snapshot) {
+            Ok(address) => return Ok(Chosen { address, rule: rule.clone() }),
+            Err(why) => tried.push((rule.clone(), why)),
+        }
+    }
+    Err(AddressError { tried })
+}
+
+fn apply(rule: &AddressRule, snapshot: &Snapshot) -> Result<IpAddr, String> {
+    match rule {
+        AddressRule::Auto => auto(snapshot),
+        AddressRule::Public => first(snapshot, |i| is_public(i.address))
+            .ok_or_else(|| "no interface has a public address".to_owned()),
+        AddressRule::Private => first(snapshot, |i| is_private(i.address))
+            .ok_or_else(|| "no interface has a private address".to_owned()),
+        AddressRule::Container => container(snapshot),
+        AddressRule::Interface(name) => interface(snapshot, name),
+        AddressRule::Cidr { network, prefix } => {
+            let inside = |i: &Interface| within(i.address, *network, *prefix);
+            first(snapshot, |i| inside(i) && usable(i.address))
+                .or_else(|| first(snapshot, inside))
+                .ok_or_else(|| "no interface has an address in it".to_owned())
+        }
+        AddressRule::Env { address, .. } | AddressRule::Literal(address) => written(*address),
+    }
+}
+
+/// The way to the registry is the one that others most likely share. Without a registry to connect to: the default
+/// route, or on a network without one the only address there is.
+fn auto(snapshot: &Snapshot) -> Result<IpAddr, String> {
+    let Some(registry) = snapshot.registry else {
+        return snapshot
+            .towards_anywhere
+            .filter(|ip| usable(*ip))
+            .or_else(|| only(snapshot))
+            .ok_or_else(|| "there is no default route, and not just one address to choose from".to_owned());
+    };
+    let Some(source) = snapshot.towards_registry else {
+        return Err(format!("there is no route to the registry at {}", registry.ip()));
+    };
+    if usable(source) || (source.is_loopback() && registry.ip().is_loopback()) {
+        return Ok(source);
+    }
+    Err(format!("the way to the registry at {} begins at {source}, which others can't reach", registry.ip()))
+}
+
+/// The one usable IPv4 address, or where there is none the one usable IPv6 address.
+fn only(snapshot: &Snapshot) -> Option<IpAddr> {
+    let of = |v4: bool| -> Vec<IpAddr> {
+        let all = snapshot.interfaces.iter().map(|i| i.address);
+        all.filter(|ip| usable(*ip) && ip.is_ipv4() == v4).collect()
+    };
+    let (v4, v6) = (of(true), of(false));
+    match (v4.as_slice(), v6.as_slice()) {
+        ([one], _) | ([], [one]) => Some(*one),
+        _ => None,
+    }
+}
+
+/// Docker and Kubernetes write the container's address and its hostname into the hosts file.
+fn container(snapshot: &Snapshot) -> Result<IpAddr, String> {
+    let mut named = named_in_hosts(&snapshot.hosts, &snapshot.hostname);
+    named.sort_by_key(IpAddr::is_ipv6);
+    if let Some(address) = named.into_iter().find(|ip| usable(*ip)) {
+        return Ok(address);
+    }
+    snapshot.towards_anywhere.filter(|ip| usable(*ip)).ok_or_else(|| {
+        format!("the hosts file has no address for `{}`, and there is no default route", snapshot.hostname)
+    })
+}
+
+fn named_in_hosts(hosts: &str, hostname: &str) -> Vec<IpAddr> {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.next()?.parse().ok()?;
+            words.any(|name| name.eq_ignore_ascii_case(hostname)).then_some(address)
+        })
+        .collect()
+}
+
+/// Loopback is allowed here: the interface was named.
+fn interface(snapshot: &Snapshot, name: &str) -> Result<IpAddr, String> {
+    if !snapshot.interfaces.iter().any(|i| i.name == name) {
+        let mut names: Vec<&str> = snapshot.interfaces.iter().map(|i| i.name.as_str()).collect();
+        names.dedup();
+        return Err(format!("no such interface is up with an address (there are: {})", names.join(", ")));
+    }
+    first(snapshot, |i| i.name == name && (usable(i.address) || i.address.is_loopback()))
+        .ok_or_else(|| "it has link-local addresses only".to_owned())
+}
+
+/// What the user wrote is taken at their word, short of what no one can connect to.
+fn written(address: IpAddr) -> Result<IpAddr, String> {
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(format!("nobody can connect to {address}"));
+    }
+    Ok(address)
+}
+
+/// The first match, IPv4 before IPv6.
+fn first(snapshot: &Snapshot, fits: impl Fn(&Interface) -> bool) -> Option<IpAddr> {
+    let matching = || snapshot.interfaces.iter().filter(|i| fits(i)).map(|i| i.address);
+    matching().find(IpAddr::is_ipv4).or_else(|| matching().next())
+}
+
+/// Reachable from another machine, by its kind.
+fn usable(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || link_local)
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    let shared = within(address, IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0)), 10);
+    let ours = match address {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        // Global unicast.
+        IpAddr::V6(_) => within(address, IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), 3),
+    };
+    usable(address) && !is_private(address) && !shared && ours
+}
+
+fn within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let (address, network, width) = match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => (u128::from(a.to_bits()), u128::from(n.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(n)) => (a.to_bits(), n.to_bits(), 128),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+    };
+    // A shift by the whole width (prefix 0) leaves nothing to compare.
+    let differing = (address ^ network).checked_shr(width - u32::from(prefix.min(width as u8))).unwrap_or(0);
+    differing == 0
+}
+
+/// Looks at this machine: a few system calls, no packet. `registry` is where the registry is connected to.
+pub fn gather(registry: Option<SocketAddr>) -> Snapshot {
+    // Documentation addresses: nobody's, so they take the default route.
+    let anywhere = [
+        SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9)),
+        SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9)),
+    ];
+    Snapshot {
+        interfaces: interfaces(),
+        hostname: nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
+        hosts: fs::read("/etc/hosts").map(|h| String::from_utf8_lossy(&h).into_owned()).unwrap_or_default(),
+        registry,
+        towards_registry: registry.and_then(source_towards),
+        towards_anywhere: anywhere.into_iter().find_map(source_towards),
+    }
+}
+
+fn interfaces() -> Vec<Interface> {
+    // Without a list there are no interfaces to choose from, and the rules say so.
+    let all = getifaddrs().into_iter().flatten().filter(|i| i.flags.contains(InterfaceFlags::IFF_UP));
+    all.filter_map(|i| {
+        let storage = i.address?;
+        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let address = v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))?;
+        Some(Interface { name: i.interface_name, address })
+    })
+    .collect()
+}
+
+/// Connecting a UDP socket sends nothing: it only has the kernel choose a route and a source.
+fn source_towards(to: SocketAddr) -> Option<IpAddr> {
+    let any =
+        if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn on(interfaces: &[(&str, &str)]) -> Snapshot {
+        let interfaces = interfaces.iter();
+        Snapshot {
+            interfaces: interfaces
+                .map(|(n, a)| Interface { name: (*n).to_owned(), address: ip(a) })
+                .collect(),
+            hostname: "web-1".to_owned(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn host() -> Snapshot {
+        on(&[
+            ("lo", "127.0.0.1"),
+            ("lo", "::1"),
+            ("eth0", "fe80::1"),
+            ("eth0", "2001:db8::5"),
+            ("eth0", "203.0.113.5"),
+            ("eth1", "fd00::5"),
+            ("eth1", "10.0.0.5"),
+            ("eth2", "169.254.1.1"),
+        ])
+    }
+
+    fn one(rule: AddressRule, snapshot: &Snapshot) -> Result<IpAddr, String> {
+        choose(&[rule], snapshot).map(|c| c.address).map_err(|e| e.to_string())
+    }
+
+    fn cidr(network: &str, prefix: u8) -> AddressRule {
+        AddressRule::Cidr { network: ip(network), prefix }
+    }
+
+    #[test]
+    fn auto_is_the_source_towards_the_registry() {
+        let mut host = host();
+        host.registry = Some("10.0.0.1:2379".parse().expect("an address"));
+        host.towards_registry = Some(ip("10.0.0.5"));
+        host.towards_anywhere = Some(ip("203.0.113.5"));
+        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("10.0.0.5")));
+        host.towards_registry = None;
+        assert!(one(AddressRule::Auto, &host).expect_err("no route").contains("no route to the registry"));
+    }
+
+    #[test]
+    fn auto_is_loopback_only_for_a_registry_on_loopback() {
+        let mut host = host();
+        host.registry = Some("127.0.0.1:2379".parse().expect("an address"));
+        host.towards_registry = Some(ip("127.0.0.1"));
+        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("127.0.0.1")));
+        host.registry = Some("10.0.0.1:2379".parse().expect("an address"));
+        assert!(one(AddressRule::Auto, &host).expect_err("loopback").contains("can't reach"));
+        host.towards_registry = Some(ip("169.254.1.1"));
+        assert!(one(AddressRule::Auto, &host).is_err());
+    }
+
+    #[test]
+    fn auto_without_a_registry_to_connect_to_is_the_default_route() {
+        let mut host = host();
+        host.towards_anywhere = Some(ip("203.0.113.5"));
+        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("203.0.113.5")));
+        host.towards_anywhere = None;
+        assert!(one(AddressRule::Auto, &host).expect_err("several").contains("no default route"));
+        let alone = on(&[("lo", "127.0.0.1"), ("eth0", "172.18.0.2"), ("eth0", "fe80::2")]);
+        assert_eq!(one(AddressRule::Auto, &alone), Ok(ip("172.18.0.2")));
+        assert!(one(AddressRule::Auto, &on(&[("lo", "127.0.0.1")])).is_err());
+    }
+
+    #[test]
+    fn public_and_private_by_kind_and_v4_first() {
+        assert_eq!(one(AddressRule::Public, &host()), Ok(ip("203.0.113.5")));
+        assert_eq!(one(AddressRule::Private, &host()), Ok(ip("10.0.0.5")));
+        let v6 = on(&[("eth0", "fd00::5"), ("eth0", "2001:db8::5")]);
+        assert_eq!(one(AddressRule::Public, &v6), Ok(ip("2001:db8::5")));
+        assert_eq!(one(AddressRule::Private, &v6), Ok(ip("fd00::5")));
+        let neither = on(&[("lo", "127.0.0.1"), ("eth0", "100.64.0.9"), ("eth1", "169.254.0.9")]);
+        assert!(one(AddressRule::Public, &neither).is_err());
+        assert!(one(AddressRule::Private, &neither).is_err());
+    }
+
+    #[test]
+    fn container_is_what_the_hosts_file_says() {
+        let mut host = host();
+        host.towards_anywhere = Some(ip("203.0.113.5"));
+        host.hosts =
+            "127.0.0.1 localhost WEB-1\n# 10.9.9.9 web-1\nfd00::7 web-1\n172.17.0.2\tweb-1.lan web-1 # me\n"
+                .to_owned();
+        assert_eq!(one(AddressRule::Container, &host), Ok(ip("172.17.0.2")));
+        host.hosts = "127.0.1.1 web-1\n172.17.0.2 web-11\n".to_owned();
+        assert_eq!(one(AddressRule::Container, &host), Ok(ip("203.0.113.5")));
+        host.towards_anywhere = None;
+        assert!(one(AddressRule::Container, &host).expect_err("nothing").contains("`web-1`"));
+    }
+
+    #[test]
+    fn an_interface_by_name() {
+        let named = |name: &str| one(AddressRule::Interface(name.to_owned()), &host());
+        assert_eq!(named("eth1"), Ok(ip("10.0.0.5")));
+        assert_eq!(named("lo"), Ok(ip("127.0.0.1")));
+        assert!(named("eth2").expect_err("link-local").contains("link-local"));
+        assert!(named("wlan0").expect_err("absent").contains("there are: lo, eth0, eth1, eth2"));
+    }
+
+    #[test]
+    fn networks_by_prefix() {
+        assert_eq!(one(cidr("10.0.0.0", 8), &host()), Ok(ip("10.0.0.5")));
+        assert_eq!(one(cidr("203.0.113.5", 32), &host()), Ok(ip("203.0.113.5")));
+        assert_eq!(one(cidr("fd00::", 8), &host()), Ok(ip("fd00::5")));
+        assert_eq!(one(cidr("0.0.0.0", 0), &host()), Ok(ip("203.0.113.5")));
+        assert_eq!(one(cidr("::", 0), &host()), Ok(ip("2001:db8::5")));
+        assert_eq!(one(cidr("127.0.0.0", 8), &host()), Ok(ip("127.0.0.1")));
+        assert!(one(cidr("10.1.0.0", 16), &host()).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_taken() {
+        assert_eq!(one(AddressRule::Literal(ip("127.0.0.1")), &host()), Ok(ip("127.0.0.1")));
+        let env = AddressRule::Env { variable: "HOST_IP".to_owned(), address: ip("192.0.2.7") };
+        assert_eq!(one(env, &host()), Ok(ip("192.0.2.7")));
+        assert!(one(AddressRule::Literal(ip("0.0.0.0")), &host()).is_err());
+    }
+
+    #[test]
+    fn rules_go_in_order_and_the_error_names_each() {
+        let rules = [cidr("192.168.0.0", 16), AddressRule::Private, AddressRule::Public];
+        let chosen = choose(&rules, &host()).expect("the second gives one");
+        assert_eq!(chosen, Chosen { address: ip("10.0.0.5"), rule: AddressRule::Private });
+        let error = choose(&rules, &on(&[])).expect_err("there is nothing");
+        assert_eq!(
+            error.to_string(),
+            "no address to announce: `cidr:192.168.0.0/16`: no interface has an address in it; `private`: no \
+             interface has a private address; `public`: no interface has a public address"
+        );
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback_interface_and_a_way_to_it() {
+        let here = gather(Some("127.0.0.1:2379".parse().expect("an address")));
+        assert!(here.interfaces.iter().any(|i| i.address == ip("127.0.0.1")), "{here:?}");
+        assert_eq!(here.towards_registry, Some(ip("127.0.0.1")));
+        assert!(!here.hostname.is_empty());
+    }
+}

@@ -1,0 +1,216 @@
+//! `ensign ls`: what is announced in the registry now. Reads and prints, nothing else. Called by the command line.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::{self, DnsName};
+use crate::net::resolve::Resolver;
+use crate::registry::{Error, Listed, Registry};
+
+/// How the list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns under a heading.
+    Table,
+    /// One JSON object a line.
+    JsonLines,
+}
+
+/// Prints what is announced under `name`, or at all, to stdout. What is there but is no record is told on stderr.
+/// Exit code 0; 1 when the registry can't be read.
+pub fn run(registry: &config::Registry, name: Option<&DnsName>, format: Format) -> ExitCode {
+    let listed = match read(registry, name) {
+        Ok(listed) => listed,
+        Err(message) => {
+            // With stderr gone there is nobody to tell.
+            let _told = writeln!(io::stderr(), "error: {message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _told = io::stderr().write_all(warnings(&listed).as_bytes());
+    let text = match format {
+        Format::Table => table(&listed),
+        Format::JsonLines => json_lines(&listed),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // `ensign ls | head` is no failure.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            let _told = writeln!(io::stderr(), "error: cannot print the list: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read(registry: &config::Registry, name: Option<&DnsName>) -> Result<Vec<Listed>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let listed: Result<_, Error> = runtime.block_on(async {
+        let registry = Registry::new(registry, Arc::new(Resolver::system()))?;
+        registry.list(name).await
+    });
+    // A look-up or a file system that is stuck must not keep us.
+    runtime.shutdown_background();
+    listed.map_err(|e| e.to_string())
+}
+
+fn table(listed: &[Listed]) -> String {
+    let mut rows = vec![["NAME", "INSTANCE", "ADDRESS", "PORT", "TTL-LEFT"].map(str::to_owned)];
+    for entry in listed {
+        if let Ok(record) = &entry.record {
+            let (port, left) = (record.port.to_string(), left(entry.ttl_left));
+            rows.push([plain(&entry.name), plain(&entry.instance), plain(&record.host), port, left]);
+        }
+    }
+    // Of the last column nothing is padded.
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let [name, instance, address, port] = widths;
+    let line = |row: &[String; 5]| {
+        let [n, i, a, p, left] = row;
+        format!("{n:name$}  {i:instance$}  {a:address$}  {p:>port$}  {left}\n")
+    };
+    rows.iter().map(line).collect()
+}
+
+fn left(time: Option<Duration>) -> String {
+    let seconds = |t: Duration| humantime::format_duration(Duration::from_secs(t.as_secs())).to_string();
+    time.map_or("forever".to_owned(), seconds)
+}
+
+/// One line of `--json`. `error` is there instead of the record's fields where the value is no record;
+/// `ttl_left` (seconds) is null where it stays for ever.
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    instance: &'a str,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns_ttl: Option<u64>,
+    ttl_left: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+fn json_lines(listed: &[Listed]) -> String {
+    let line = |entry: &Listed| {
+        let record = entry.record.as_ref().ok();
+        let line = Line {
+            name: &entry.name,
+            instance: &entry.instance,
+            key: &entry.key,
+            address: record.map(|r| r.host.as_str()),
+            port: record.map(|r| r.port),
+            priority: record.map(|r| r.priority),
+            weight: record.map(|r| r.weight),
+            dns_ttl: record.map(|r| r.ttl),
+            ttl_left: entry.ttl_left.map(|t| t.as_secs()),
+            error: entry.record.as_ref().err().map(String::as_str),
+        };
+        serde_json::to_string(&line).expect("plain fields always serialise") + "\n"
+    };
+    listed.iter().map(line).collect()
+}
+
+fn warnings(listed: &[Listed]) -> String {
+    let warning = |entry: &Listed| {
+        let reason = entry.record.as_ref().err()?;
+        Some(format!(
+            "warning: `{}` is no record: {}\nhint: resolvers may fail for all of `{}` while it is there\n",
+            plain(&entry.key),
+            plain(reason),
+            plain(&entry.name)
+        ))
+    };
+    listed.iter().filter_map(warning).collect()
+}
+
+/// Others may have written anything: what would move the cursor is shown and not done.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Fields;
+
+    fn entry(name: &str, host: Result<&str, &str>, ttl_left: Option<u64>) -> Listed {
+        Listed {
+            key: format!("/skydns/{name}/i1"),
+            name: name.to_owned(),
+            instance: "i1".to_owned(),
+            ttl_left: ttl_left.map(Duration::from_secs),
+            record: host
+                .map(|h| Fields { host: h.to_owned(), port: 80, ttl: 5, ..Fields::default() })
+                .map_err(str::to_owned),
+        }
+    }
+
+    fn some() -> Vec<Listed> {
+        vec![
+            entry("web.example", Ok("192.0.2.7"), Some(59)),
+            entry("longer.web.example", Ok("2001:db8::1"), None),
+            entry("x", Err("not JSON"), None),
+        ]
+    }
+
+    #[test]
+    fn table_is_aligned() {
+        assert_eq!(
+            table(&some()),
+            "NAME                INSTANCE  ADDRESS      PORT  TTL-LEFT\n\
+             web.example         i1        192.0.2.7      80  59s\n\
+             longer.web.example  i1        2001:db8::1    80  forever\n"
+        );
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = json_lines(&some());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            r#"{"name":"web.example","instance":"i1","key":"/skydns/web.example/i1","address":"192.0.2.7","port":80,"priority":10,"weight":100,"dns_ttl":5,"ttl_left":59}"#
+        );
+        assert_eq!(
+            lines[2],
+            r#"{"name":"x","instance":"i1","key":"/skydns/x/i1","ttl_left":null,"error":"not JSON"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_record_is_a_warning() {
+        assert_eq!(
+            warnings(&some()),
+            "warning: `/skydns/x/i1` is no record: not JSON\nhint: resolvers may fail for all of `x` while it is there\n"
+        );
+    }
+
+    #[test]
+    fn nothing_written_by_others_moves_the_cursor() {
+        let text = table(&[entry("a\u{1b}[2J", Ok("h\nb"), None)]);
+        assert!(text.contains("a\\u{1b}[2J") && text.contains("h\\nb"), "{text}");
+    }
+}
