@@ -64,10 +64,13 @@ pub fn open(plan: &Plan, resolver: Resolver) -> Result<Links, Vec<LinkError>> {
     for forward in &plan.forwards {
         match bind(forward) {
             Ok(listeners) => bound.push((forward, listeners)),
-            Err(error) => match forward.source {
-                Source::Variables(_) => skipped.push(error),
-                Source::File { .. } => errors.push(error),
-            },
+            Err(refused) => {
+                let error = refused.explain(&forward.source);
+                match forward.source {
+                    Source::Variables(_) => skipped.push(error),
+                    Source::File { .. } => errors.push(error),
+                }
+            }
         }
     }
     if !errors.is_empty() {
@@ -84,8 +87,14 @@ pub fn open(plan: &Plan, resolver: Resolver) -> Result<Links, Vec<LinkError>> {
     Ok(Links { opened, skipped, _worker: worker })
 }
 
+/// An address that can't be listened on.
+struct Refused {
+    address: SocketAddr,
+    error: io::Error,
+}
+
 /// All listeners of a forward, or none.
-fn bind(forward: &Forward) -> Result<Vec<StdListener>, LinkError> {
+fn bind(forward: &Forward) -> Result<Vec<StdListener>, Refused> {
     let mut listeners: Vec<StdListener> = Vec::new();
     for mut address in forward.listen.addresses() {
         // "Any port" on two addresses means the same one on both.
@@ -95,14 +104,19 @@ fn bind(forward: &Forward) -> Result<Vec<StdListener>, LinkError> {
         match listener::bind(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if is_without_ipv6(&error, &forward.listen) && address.is_ipv6() => {}
-            Err(error) => {
-                let is_taken = error.kind() == io::ErrorKind::AddrInUse;
-                let holder = if is_taken { holder::of(address) } else { None };
-                return Err(LinkError::Listen { link: forward.source.clone(), address, error, holder });
-            }
+            Err(error) => return Err(Refused { address, error }),
         }
     }
     Ok(listeners)
+}
+
+impl Refused {
+    fn explain(self, link: &Source) -> LinkError {
+        let Self { address, error } = self;
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+        let holder = if is_taken { holder::of(address) } else { None };
+        LinkError::Listen { link: link.clone(), address, error, holder }
+    }
 }
 
 /// A machine without IPv6 is fine where nobody asked for it by address.

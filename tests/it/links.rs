@@ -1,0 +1,594 @@
+//! Links with real sockets on loopback addresses: what one end does the other must see, and nothing else.
+
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ensign::config::{EnvLinks, HostPort, Link, Listen, Upstream};
+use ensign::links::{self, Links, Plan, plan_links};
+use ensign::net::resolve::Resolver;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use socket2::{SockRef, Socket};
+
+/// For anything that must happen: generous, never the measure of anything.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A name server nowhere, and a hosts file of our own.
+struct Names(tempfile::TempDir);
+
+impl Names {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn hosts(&self) -> PathBuf {
+        self.0.path().join("hosts")
+    }
+
+    fn say(&self, text: &str) {
+        std::fs::write(self.hosts(), text).expect("write the hosts file");
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver::with_files(self.hosts(), self.0.path().join("resolv.conf"))
+    }
+}
+
+fn link(listen: &str, to: SocketAddr) -> Link {
+    Link {
+        name: "x".to_owned(),
+        listen: Listen::Addresses(vec![listen.parse().expect("an address")]),
+        to: Upstream::HostPort(HostPort { host: to.ip().to_string(), port: to.port() }),
+        connect_timeout: DEADLINE,
+    }
+}
+
+/// An open link from any port of 127.0.0.1 to `to`.
+fn open(to: SocketAddr) -> (Links, SocketAddr) {
+    let link = link("127.0.0.1:0", to);
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let links = links::open(&plan, Names::new().resolver()).expect("open");
+    let address = links.opened[0].addresses[0];
+    (links, address)
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.2:0").expect("bind");
+    let address = listener.local_addr().expect("bound");
+    (listener, address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect");
+    bounded(&stream);
+    stream
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("accept");
+    bounded(&stream);
+    stream
+}
+
+/// A test that waits for what never comes fails by this.
+fn bounded(stream: &TcpStream) {
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    stream.set_write_timeout(Some(DEADLINE)).expect("a timeout");
+}
+
+/// A link and both of its ends.
+fn pair() -> (Links, TcpStream, TcpStream) {
+    let (listener, to) = listen();
+    let (links, address) = open(to);
+    let client = connect(address);
+    let server = accept(&listener);
+    (links, client, server)
+}
+
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("linger");
+}
+
+fn is_reset(result: io::Result<usize>) -> bool {
+    result.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+}
+
+fn read_end(stream: &mut TcpStream) -> io::Result<usize> {
+    stream.read(&mut [0; 64])
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; length];
+    random.fill(&mut bytes);
+    bytes
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+fn raise_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raise the limit");
+}
+
+#[test]
+fn megabytes_both_ways_at_once_are_the_same_bytes() {
+    let (_links, client, server) = pair();
+    let (up, down) = (noise(1, 5 << 20), noise(2, 3 << 20));
+    let expected = (checksum(&up), checksum(&down));
+    let send = |stream: &TcpStream, bytes: Vec<u8>| {
+        let mut stream = stream.try_clone().expect("clone");
+        thread::spawn(move || {
+            stream.write_all(&bytes).expect("write");
+            stream.shutdown(Shutdown::Write).expect("close");
+        })
+    };
+    let receive = |mut stream: TcpStream| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("read");
+            checksum(&bytes)
+        })
+    };
+    let sends = [send(&client, up), send(&server, down)];
+    let received = (receive(server), receive(client));
+    sends.into_iter().for_each(|send| send.join().expect("sent"));
+    assert_eq!((received.0.join().expect("up"), received.1.join().expect("down")), expected);
+}
+
+#[test]
+fn a_reply_may_come_long_after_the_client_half_closed() {
+    let (_links, mut client, mut server) = pair();
+    client.write_all(b"question").expect("write");
+    client.shutdown(Shutdown::Write).expect("close");
+    let mut question = String::new();
+    server.read_to_string(&mut question).expect("read to the end");
+    assert_eq!(question, "question");
+    // Not a wait for a fact: the pause is what is tested. Peers cut the reply after 0 to 0.5 s.
+    thread::park_timeout(Duration::from_secs(2));
+    server.write_all(b"answer").expect("write");
+    drop(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("read to the end");
+    assert_eq!(answer, "answer");
+}
+
+#[test]
+fn a_server_may_half_close_first() {
+    let (_links, mut client, mut server) = pair();
+    server.write_all(b"greeting").expect("write");
+    server.shutdown(Shutdown::Write).expect("close");
+    let mut greeting = String::new();
+    client.read_to_string(&mut greeting).expect("read to the end");
+    assert_eq!(greeting, "greeting");
+    client.write_all(b"thanks").expect("write");
+    drop(client);
+    let mut thanks = String::new();
+    server.read_to_string(&mut thanks).expect("read to the end");
+    assert_eq!(thanks, "thanks");
+}
+
+#[test]
+fn a_reset_is_a_reset_at_the_other_end_and_comes_after_the_bytes() {
+    let (_links, mut client, mut server) = pair();
+    server.write_all(b"last words").expect("write");
+    let mut words = [0; 10];
+    client.read_exact(&mut words).expect("read");
+    reset(server);
+    assert!(is_reset(read_end(&mut client)));
+
+    let (_links, client, mut server) = pair();
+    reset(client);
+    assert!(is_reset(read_end(&mut server)));
+}
+
+#[test]
+fn what_came_before_a_reset_is_not_lost() {
+    // An HTTP server that answers early and closes with a part of the request unread does just this.
+    let (listener, to) = listen();
+    let (_links, address) = open(to);
+    let client = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    // So that the link is left with most of it when the server goes.
+    client.set_recv_buffer_size(4096).expect("a small buffer");
+    client.connect(&address.into()).expect("connect");
+    let mut client = TcpStream::from(client);
+    bounded(&client);
+    client.write_all(b"never read").expect("write");
+    let mut server = accept(&listener);
+    let answer = noise(3, 300_000);
+    server.write_all(&answer).expect("write");
+    server.peek(&mut [0]).expect("the request has come");
+    // Only once nothing is left in the server's own socket is the rest up to the link.
+    SockRef::from(&server).set_tcp_notsent_lowat(1).expect("notsent");
+    wait_until("the server's socket is empty", || {
+        let mut socket = [PollFd::new(server.as_fd(), PollFlags::POLLOUT)];
+        nix::poll::poll(&mut socket, PollTimeout::ZERO).expect("poll") == 1
+    });
+    drop(server);
+    let mut got = vec![0; answer.len()];
+    client.read_exact(&mut got).expect("all of it");
+    assert!(got == answer);
+    assert!(is_reset(read_end(&mut client)));
+}
+
+#[test]
+fn a_reset_after_a_half_close_passes_too() {
+    let (_links, client, mut server) = pair();
+    client.shutdown(Shutdown::Write).expect("close");
+    assert_eq!(read_end(&mut server).expect("the end"), 0);
+    // The client is gone while the server still thinks: as on a direct connection, it need not write to know.
+    // (EPIPE is what the kernel calls a reset of a side that has been closed already.)
+    reset(client);
+    wait_until("the server's socket has failed", || {
+        server.take_error().expect("ask").is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    });
+}
+
+#[test]
+fn refused_is_a_reset_not_an_empty_answer() {
+    let (listener, to) = listen();
+    drop(listener);
+    let (_links, address) = open(to);
+    for _ in 0..3 {
+        let mut client = connect(address);
+        assert!(is_reset(read_end(&mut client)));
+    }
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_a_reset_and_works_once_it_is_known() {
+    let names = Names::new();
+    let (listener, to) = listen();
+    let mut link = link("127.0.0.1:0", to);
+    link.to = Upstream::HostPort(HostPort { host: "db".to_owned(), port: to.port() });
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let links = links::open(&plan, names.resolver()).expect("open");
+    let address = links.opened[0].addresses[0];
+    assert!(is_reset(read_end(&mut connect(address))));
+    names.say(&format!("{} db\n", to.ip()));
+    let client = connect(address);
+    accept(&listener);
+    drop(client);
+}
+
+/// Writes until the other end has taken no more for a while.
+fn fill(stream: &mut TcpStream, bytes: &[u8]) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let mut written = 0;
+    while written < bytes.len() {
+        match stream.write(&bytes[written..]) {
+            Ok(length) => written += length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    written
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_the_writer_and_loses_nothing() {
+    let (_links, mut client, mut server) = pair();
+    // Small buffers at both ends, so that what the link holds shows.
+    SockRef::from(&client).set_send_buffer_size(64 << 10).expect("a buffer");
+    let bytes = noise(4, 64 << 20);
+    let written = fill(&mut client, &bytes);
+    // The kernel's buffers of two connections; what the link itself holds is one scratch buffer.
+    assert!(written < 24 << 20, "{written} bytes went into the link while nobody read");
+    let expected = checksum(&bytes[..written]);
+    client.shutdown(Shutdown::Write).expect("close");
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).expect("read");
+    assert_eq!((got.len(), checksum(&got)), (written, expected));
+}
+
+#[test]
+fn a_client_that_resets_while_the_server_reads_nothing_ends_the_connection() {
+    let (_links, mut client, mut server) = pair();
+    fill(&mut client, &noise(5, 64 << 20));
+    reset(client);
+    // The server hears of it, whatever of the bytes it finds before.
+    let mut rest = Vec::new();
+    let error = server.read_to_end(&mut rest).expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_client_that_gives_up_while_connecting_stops_the_attempt() {
+    // A listener with a full queue: the link's own connection attempt hangs.
+    let listener = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = "127.0.0.2:0".parse().expect("an address");
+    listener.bind(&any.into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let to = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+    let mut fillers = Vec::new();
+    while let Ok(filler) = TcpStream::connect_timeout(&to, Duration::from_millis(300)) {
+        fillers.push(filler);
+        assert!(fillers.len() < 100, "the queue never fills");
+    }
+    let (_links, address) = open(to);
+    let before = descriptors();
+    let client = connect(address);
+    wait_until("the link has accepted and tries", || descriptors() >= before + 3);
+    reset(client);
+    wait_until("the link has let go", || descriptors() == before);
+}
+
+/// Our own open sockets; the link's are among them. nextest runs each test in a process of its own.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("our descriptors").count()
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Answers every connection with its own bytes, until the process ends.
+fn echo(listener: TcpListener) {
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            listener.set_nonblocking(true).expect("not blocking");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn a_thousand_connections_at_once() {
+    raise_descriptors();
+    let (listener, to) = listen();
+    SockRef::from(&listener).listen(4096).expect("a longer queue");
+    echo(listener);
+    let (links, address) = open(to);
+    let before = descriptors();
+    let mut clients: Vec<TcpStream> = (0..1000).map(|_| connect(address)).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write_all(&number.to_be_bytes()).expect("write");
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).expect("read");
+        assert_eq!(answer, number.to_be_bytes());
+    }
+    drop(clients);
+    wait_until("every descriptor is closed again", || descriptors() == before);
+    drop(links);
+}
+
+#[test]
+fn a_request_in_two_segments_waits_for_no_acknowledgement() {
+    let (_links, mut client, mut server) = pair();
+    client.set_nodelay(true).expect("nodelay");
+    server.set_nodelay(true).expect("nodelay");
+    let start = Instant::now();
+    let mut both = [0; 2];
+    for _ in 0..50 {
+        client.write_all(b"a").expect("write");
+        client.write_all(b"b").expect("write");
+        server.read_exact(&mut both).expect("read");
+        server.write_all(b"c").expect("write");
+        server.write_all(b"d").expect("write");
+        client.read_exact(&mut both).expect("read");
+    }
+    // With Nagle's algorithm on either side of the link each round costs a delayed acknowledgement: 40 ms.
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?} for 50 rounds", start.elapsed());
+}
+
+fn variables(text: &str) -> Vec<(OsString, OsString)> {
+    let lines = text.split_whitespace().map(|line| line.split_once('=').expect("NAME=value"));
+    lines.map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// A port that is free on every loopback address now.
+fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0").expect("bind").local_addr().expect("bound").port()
+}
+
+fn peer_at(ip: &str, port: u16) -> TcpListener {
+    TcpListener::bind((ip.parse::<IpAddr>().expect("an address"), port)).expect("bind the peer")
+}
+
+fn plan_env(text: &str) -> Plan {
+    let plan = plan_links(&EnvLinks::All, [], variables(text));
+    assert_eq!(plan.notices, []);
+    plan
+}
+
+#[test]
+fn a_peer_that_moves_is_followed_and_its_old_address_never_used() {
+    let names = Names::new();
+    let port = free_port();
+    let peers = ["127.0.0.11", "127.0.0.12", "127.0.0.13"].map(|ip| peer_at(ip, port));
+    let variables = format!("MY_DB_PORT_{port}_TCP=tcp://127.0.0.11:{port} MY_DB_NAME=/web/my-db");
+    let links = links::open(&plan_env(&variables), names.resolver()).expect("open");
+    assert_eq!(links.opened[0].addresses.len(), 2, "127.0.0.1 and [::1]");
+
+    let through = |listen: SocketAddr, peer: &TcpListener| {
+        let mut client = connect(listen);
+        let mut server = accept(peer);
+        server.write_all(b"here").expect("write");
+        let mut word = [0; 4];
+        client.read_exact(&mut word).expect("read");
+        (client, server)
+    };
+    let [v4, v6] = [0, 1].map(|at| links.opened[0].addresses[at]);
+    let mut first = through(v4, &peers[0]);
+    names.say("127.0.0.12 my-db");
+    through(v4, &peers[1]);
+    through(v6, &peers[1]);
+    names.say("127.0.0.13\tMY-db\n");
+    through(v4, &peers[2]);
+    // Docker truncates the file before it writes it.
+    names.say("");
+    through(v4, &peers[2]);
+    // The connection of old was left alone.
+    first.0.write_all(b"still").expect("write");
+    let mut word = [0; 5];
+    first.1.read_exact(&mut word).expect("read");
+
+    // The peer is down at its new address, and somebody listens at the old one.
+    names.say("127.0.0.14 my-db\n");
+    assert!(is_reset(read_end(&mut connect(v4))));
+    peers[0].set_nonblocking(true).expect("not blocking");
+    assert_eq!(peers[0].accept().expect_err("nobody came").kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_port_in_use_costs_a_variable_its_link_and_names_the_holder() {
+    let port = free_port();
+    let other = free_port();
+    let _holder = TcpListener::bind(("127.0.0.1", port)).expect("bind");
+    let variables =
+        format!("A_PORT_{port}_TCP=tcp://127.0.0.2:{port} A_PORT_{other}_TCP=tcp://127.0.0.2:{other}");
+    let links = links::open(&plan_env(&variables), Names::new().resolver()).expect("open");
+    assert_eq!(links.opened.len(), 1);
+    assert_eq!(links.opened[0].addresses[0].port(), other);
+    let error = links.skipped[0].to_string();
+    assert!(error.starts_with(&format!("A: cannot listen on 127.0.0.1:{port}: ")), "{error}");
+    assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");
+    // All or nothing: the other family's half is not open either.
+    assert_eq!(TcpStream::connect(("::1", port)).expect_err("closed").kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_port_in_use_is_an_error_for_a_link_of_a_file_and_nothing_is_open() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let taken = holder.local_addr().expect("bound");
+    let (_server, to) = listen();
+    let free = free_port();
+    let links = [link(&format!("127.0.0.1:{free}"), to), link(&taken.to_string(), to)];
+    let plan = plan_links(&EnvLinks::None, links.iter().map(|link| ("web", link)), []);
+    let errors = links::open(&plan, Names::new().resolver()).expect_err("refused");
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].to_string().starts_with(&format!("link `x` of web: cannot listen on {taken}: ")));
+    TcpListener::bind(("127.0.0.1", free)).expect("nothing of the plan stays open");
+}
+
+#[test]
+fn without_links_there_is_no_thread_and_with_them_one() {
+    let threads = || std::fs::read_dir("/proc/self/task").expect("our threads").count();
+    let before = threads();
+    let links = links::open(&Plan::default(), Names::new().resolver()).expect("open");
+    assert_eq!((threads(), links.opened.len()), (before, 0));
+    let (_listener, to) = listen();
+    let (links, address) = open(to);
+    assert_eq!(threads(), before + 1);
+    drop(links);
+    assert_eq!(threads(), before);
+    assert_eq!(TcpStream::connect(address).expect_err("closed").kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn short_of_descriptors_the_link_waits_without_a_spin_and_recovers() {
+    use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+    use nix::sys::time::TimeValLike;
+    let (listener, to) = listen();
+    echo(listener);
+    let (_links, address) = open(to);
+    let mut early = connect(address);
+    early.write_all(b"a").expect("write");
+    early.read_exact(&mut [0]).expect("read");
+    let waiting = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors() as u64, hard).expect("lower the limit");
+    let mut fillers = Vec::new();
+    while let Ok(filler) = std::fs::File::open("/dev/null") {
+        fillers.push(filler);
+    }
+    // The kernel completes the connection; nobody can accept it.
+    waiting.connect(&address.into()).expect("connect");
+    waiting.send(b"b").expect("send");
+    let cpu = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).expect("our usage");
+        usage.user_time().num_milliseconds() + usage.system_time().num_milliseconds()
+    };
+    let before = cpu();
+    // The pause is what is tested: a spin would burn all of it.
+    thread::park_timeout(Duration::from_secs(1));
+    let spent = cpu() - before;
+    assert!(spent < 300, "{spent} ms of CPU in 1 s");
+    // What is open goes on.
+    early.write_all(b"a").expect("write");
+    early.read_exact(&mut [0]).expect("read");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("restore the limit");
+    let mut waiting = TcpStream::from(waiting);
+    bounded(&waiting);
+    waiting.read_exact(&mut [0]).expect("served at last");
+}
+
+/// A redis-server that ends with the test.
+struct Redis(Child);
+
+impl Redis {
+    fn start(address: SocketAddr) -> Self {
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        let child = Command::new("redis-server")
+            .args(["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is installed");
+        let mut redis = Self(child);
+        let mut output = BufReader::new(redis.0.stdout.take().expect("piped"));
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            while output.read_line(&mut line).is_ok_and(|length| length > 0) {
+                if line.contains("eady to accept connections") {
+                    let _ = tell.send(());
+                }
+                line.clear();
+            }
+        });
+        told.recv_timeout(DEADLINE).expect("redis is ready");
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn output_of(program: &str, address: SocketAddr, args: &[&str]) -> String {
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let output = Command::new(program).args(["-h", &ip, "-p", &port]).args(args).output().expect("installed");
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn redis_works_through_a_link() {
+    let to = SocketAddr::new("127.0.0.3".parse().expect("an address"), free_port());
+    let redis = Redis::start(to);
+    let (_links, address) = open(to);
+    assert_eq!(output_of("redis-cli", address, &["SET", "key", "value"]), "OK\n");
+    assert_eq!(output_of("redis-cli", address, &["GET", "key"]), "value\n");
+    let report = output_of("redis-benchmark", address, &["-n", "10000", "-q", "-t", "set,get"]);
+    assert!(report.contains("requests per second"), "{report}");
+    drop(redis);
+    assert!(is_reset(read_end(&mut connect(address))));
+}
