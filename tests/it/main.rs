@@ -5,3 +5,4 @@ mod support;
 
 mod etcd;
 mod links;
+mod init;

@@ -1,0 +1,76 @@
+//! What /proc tells of a process: children, state, fields of status. Reads only; a process that is gone has none of it.
+
+use std::ffi::OsString;
+use std::fs::{read, read_dir, read_to_string};
+use std::os::unix::ffi::OsStringExt;
+
+/// The pids of the children, those that a thread started included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Children, their children and so on; itself is not among them.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = children(pid);
+    let mut next = 0;
+    while let Some(parent) = all.get(next) {
+        all.extend(children(*parent));
+        next += 1;
+    }
+    all
+}
+
+/// The argument list, one value an argument; empty for a zombie.
+pub fn argv(pid: i32) -> Vec<OsString> {
+    let bytes = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let end = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if end.is_empty() {
+        vec![]
+    } else {
+        end.split(|byte| *byte == 0).map(|a| OsString::from_vec(a.to_vec())).collect()
+    }
+}
+
+/// A line of /proc/PID/status.
+pub fn status(pid: i32, field: &str) -> Option<String> {
+    let status = read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// A signal mask of /proc/PID/status: bit N-1 is signal N.
+pub fn mask(pid: i32, field: &str) -> Option<u64> {
+    u64::from_str_radix(&status(pid, field)?, 16).ok()
+}
+
+/// The state letter (R, S, T, Z …); none once it is collected.
+pub fn state(pid: i32) -> Option<char> {
+    status(pid, "State")?.chars().next()
+}
+
+/// It runs or could: neither collected nor a zombie that waits for that (a machine's own PID 1 may take its time).
+pub fn lives(pid: i32) -> bool {
+    !matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// The processor time that all threads of the process have used so far, in nanoseconds.
+pub fn cpu_ns(pid: i32) -> u64 {
+    each_task(pid, "schedstat", |text| text.split_whitespace().next()?.parse().ok())
+}
+
+/// How often the threads were switched out so far, by themselves or not: each wake-up from idleness counts one.
+pub fn switches(pid: i32) -> u64 {
+    each_task(pid, "status", |text| {
+        let counts = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        Some(counts.filter_map(|(_, n)| n.trim().parse::<u64>().ok()).sum())
+    })
+}
+
+fn each_task(pid: i32, file: &str, value: impl Fn(&str) -> Option<u64>) -> u64 {
+    let tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| value(&read_to_string(task.path().join(file)).ok()?)).sum()
+}

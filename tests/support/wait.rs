@@ -1,0 +1,27 @@
+//! Waiting for a fact. The only place in the tests that lets time pass, and it never decides by time: there is one
+//! deadline, far beyond what any fact needs, so that a loaded machine makes a test slow and not red.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks `fact` until it has an answer; panics with `what` once the deadline has passed without one.
+pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    loop {
+        if let Some(answer) = fact() {
+            return answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// As `until`, for a condition that has no answer but yes.
+pub fn until_true(what: &str, mut fact: impl FnMut() -> bool) {
+    until(what, || fact().then_some(()));
+}
