@@ -34,14 +34,16 @@ what a main process may do
                                  log each signal received until N (15) comes; --member: a second process in the group
   state                          what was inherited, from /proc/self, bytes in hex
   orphans N [--batch N] [--hold] leave N orphans behind, each ending at once; --hold: then wait for ever
-  leave-behind [--count N] [--term obey|ignore|MS] [--log FILE] [--code N]
-                                 leave setsid'd descendants behind that take TERM so, then end with the code
+  leave-behind [--count N] [--deep] [--term obey|ignore|MS] [--log FILE] [--code N]
+                                 leave setsid'd descendants behind that take TERM so, then end with the code;
+                                 --deep: each with a child in a session of its own that does the same
   tty                            report the terminal's groups and the lines read; `quit` ends it
   flood stdout|stderr|both [LINES]
   http [ADDR:]PORT [HEALTHY-FILE] [--term-delay MS] [--log]
   echo [ADDR:]PORT
 tools of the tests
-  dirty COMMAND…                 exec with signals blocked and ignored, fds 3-9 open, odd environment, umask, limits
+  dirty COMMAND…                 exec with every signal blocked and ignored, and fds 3-9 open
+  odd COMMAND…                   exec with an odd environment, umask and limits
   blocked SIGNAL COMMAND…        exec with every signal blocked and SIGNAL already pending
   session COMMAND…               exec as leader of a session whose terminal is stdin
   window ROWS COLUMNS            set the size of the terminal on stdin
@@ -70,6 +72,7 @@ pub extern "C" fn main(_argc: i32, _argv: *const *const std::ffi::c_char) -> i32
         "http" => serve::http(args),
         "echo" => serve::echo(args),
         "dirty" => tools::dirty(args),
+        "odd" => tools::odd(args),
         "blocked" => tools::blocked(args),
         "session" => tools::session(args),
         "window" => tools::window(args),
@@ -197,11 +200,15 @@ fn leave_behind(mut args: Args) -> i32 {
             let _ = { file }.write_all(format!("{line}\n").as_bytes());
         }
     };
+    let deep = args.flag("--deep");
     // Blocked before the fork: main may end, and the TERM may come, at any moment after it.
     sys::set_mask(sys::bit(libc::SIGTERM));
     for _ in 0..count {
         if sys::fork() == 0 {
             sys::new_session();
+            if deep && sys::fork() == 0 {
+                sys::new_session();
+            }
             note(format!("left {}", sys::pid()));
             loop {
                 sys::next_signal(sys::bit(libc::SIGTERM));

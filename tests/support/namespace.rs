@@ -218,12 +218,22 @@ pub struct Running {
 impl Running {
     /// The command's pid as seen from out here, once it has been exec'd.
     pub fn init(&self) -> i32 {
-        wait::until(&format!("{:?} to be running", self.argv), || self.find())
+        self.pid_of(&self.argv)
     }
 
-    fn find(&self) -> Option<i32> {
+    /// The pid, as seen from out here, of the process inside that runs exactly `argv`.
+    pub fn pid_of(&self, argv: &[OsString]) -> i32 {
+        wait::until(&format!("{argv:?} to be running"), || self.find(argv))
+    }
+
+    /// As `init`, noticed within microseconds of the exec: for a test that races with what comes next.
+    pub fn init_at_once(&self) -> i32 {
+        wait::at_once(&format!("{:?} to be running", self.argv), || self.find(&self.argv))
+    }
+
+    fn find(&self, argv: &[OsString]) -> Option<i32> {
         let below = process::descendants(self.child.id() as i32);
-        below.into_iter().find(|pid| process::argv(*pid) == self.argv)
+        below.into_iter().find(|pid| process::argv(*pid) == argv)
     }
 
     /// The main process under the init: its only child.
@@ -246,13 +256,10 @@ impl Running {
         wait::until_true(&what, || self.stdout().lines().any(|seen| seen == line));
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_some()
-    }
-
     pub fn wait(mut self) -> Ended {
-        let what = format!("{:?} to end; so far: {}{}", self.argv, self.stdout(), self.stderr());
-        let status = wait::until(&what, || self.child.try_wait().expect("it is our child"));
+        let status = wait::until(&format!("{:?} to end", self.argv), || {
+            self.child.try_wait().expect("it is our child")
+        });
         let took = self.started.elapsed();
         // `unshare` kills itself with the signal that killed its child.
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).expect("it has ended");
@@ -264,6 +271,9 @@ impl Running {
 /// clears that signal.
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:?} printed: {:?}, and to stderr: {:?}", self.argv, self.stdout(), self.stderr());
+        }
         if let Ok(None) = self.child.try_wait() {
             for first in process::children(self.child.id() as i32) {
                 let _ = kill(Pid::from_raw(first), Signal::SIGKILL);

@@ -56,21 +56,3 @@ pub fn state(pid: i32) -> Option<char> {
 pub fn lives(pid: i32) -> bool {
     !matches!(state(pid), None | Some('Z' | 'X'))
 }
-
-/// The processor time that all threads of the process have used so far, in nanoseconds.
-pub fn cpu_ns(pid: i32) -> u64 {
-    each_task(pid, "schedstat", |text| text.split_whitespace().next()?.parse().ok())
-}
-
-/// How often the threads were switched out so far, by themselves or not: each wake-up from idleness counts one.
-pub fn switches(pid: i32) -> u64 {
-    each_task(pid, "status", |text| {
-        let counts = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
-        Some(counts.filter_map(|(_, n)| n.trim().parse::<u64>().ok()).sum())
-    })
-}
-
-fn each_task(pid: i32, file: &str, value: impl Fn(&str) -> Option<u64>) -> u64 {
-    let tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| value(&read_to_string(task.path().join(file)).ok()?)).sum()
-}

@@ -7,14 +7,19 @@ use std::os::unix::ffi::OsStringExt;
 use crate::args::{self, Args};
 use crate::{fail, say, sys};
 
-/// The worst starter there is. The environment has what a `HashMap` would lose: order, a variable twice, bytes that
-/// are no text, an entry that is no variable.
+/// The worst starter there is: all that an init has to clean up.
 pub fn dirty(args: Args) -> i32 {
     for signal in 1..=64 {
         sys::set_ignored(signal);
     }
     sys::set_mask(!0);
     sys::fill_fds(9);
+    exec(args.rest(), None)
+}
+
+/// What an init has to leave alone. The environment has what a map would lose: order, a variable twice, bytes that are
+/// no text, an entry that is no variable.
+pub fn odd(args: Args) -> i32 {
     sys::set_umask(0o027);
     sys::lower_limits();
     let env = [
