@@ -137,7 +137,9 @@ mod tests {
 
     #[test]
     fn a_bare_double_dash_wraps_a_command() {
-        for args in [&["ensign", "--", "a", "-b", "--", "c"][..], &["ensign", "run", "--", "a", "-b", "--", "c"]] {
+        for args in
+            [&["ensign", "--", "a", "-b", "--", "c"][..], &["ensign", "run", "--", "a", "-b", "--", "c"]]
+        {
             let cli = parse(args);
             let run = match cli.verb {
                 Some(Verb::Run(run)) => run,

@@ -2,15 +2,20 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Write;
+use std::io::{Write, stderr, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Settings, Verb};
-use crate::config::load::Overrides;
+use crate::cli::{Cli, DEFAULT_CONFIG, Settings, Verb};
+use crate::config::load::{self, Overrides};
+use crate::config::{Config, units};
 use crate::exit;
 
+pub mod check;
+pub mod links;
+pub mod ls;
 pub mod run;
 
 /// Does what the command line says.
@@ -26,8 +31,50 @@ pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
     match cli.verb {
         None => run::run(cli.run),
         Some(Verb::Run(args)) => run::run(args),
-        Some(Verb::Check { .. } | Verb::Links { .. } | Verb::Ls { .. }) => ExitCode::from(exit::USAGE),
+        Some(Verb::Check { path }) => ExitCode::from(check::run(&path, &mut stdout(), &mut stderr())),
+        Some(Verb::Links { env, settings }) => match configure_reader(settings) {
+            Ok(config) => links::run(&config, std::env::vars_os(), env),
+            Err(code) => code,
+        },
+        Some(Verb::Ls { name, json, settings }) => list(name.as_deref(), json, settings),
     }
+}
+
+fn list(name: Option<&str>, json: bool, settings: Settings) -> ExitCode {
+    let config = match configure_reader(settings) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let name = match name.map(units::dns_name).transpose() {
+        Ok(name) => name,
+        Err(bad) => {
+            complain(format_args!("error: {bad}"));
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    let format = if json { ls::Format::JsonLines } else { ls::Format::Table };
+    ls::run(&config.registry, name.as_ref(), format)
+}
+
+/// What to run. A command alone needs no file, and reads none: it is how every wrapped container starts.
+fn configure(settings: Settings, command: Vec<OsString>) -> Result<Config, ExitCode> {
+    let path = settings.config.clone();
+    let overrides = overrides(settings);
+    let loaded = match (path, command.is_empty()) {
+        (None, false) => return load::wrap(command, &overrides).map_err(refuse),
+        (Some(path), false) => load::load(&path, &Overrides { command: Some(command), ..overrides }),
+        (path, true) => load::load(path.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)), &overrides),
+    };
+    let loaded = loaded.map_err(refuse)?;
+    complain(format_args!("{}", loaded.warnings));
+    Ok(loaded.config)
+}
+
+/// As [`configure`], for verbs that only read: where there is no file at all, the settings of a wrapped command hold.
+fn configure_reader(settings: Settings) -> Result<Config, ExitCode> {
+    let without_files = settings.config.is_none() && !Path::new(DEFAULT_CONFIG).exists();
+    let command = if without_files { vec![OsString::from("true")] } else { Vec::new() };
+    configure(settings, command)
 }
 
 /// What the command line says in place of the files.
@@ -41,9 +88,12 @@ fn overrides(settings: Settings) -> Overrides {
     }
 }
 
+fn refuse(report: crate::config::report::Report) -> ExitCode {
+    complain(format_args!("{report}"));
+    ExitCode::from(exit::CONFIG)
+}
+
 /// Says something to whoever called us. Where stderr is gone there is nobody to tell, which is no reason to panic.
 fn complain(message: fmt::Arguments<'_>) {
-    let _told = writeln!(std::io::stderr(), "{message}");
+    let _told = write!(stderr(), "{message}");
 }
-pub mod check;
-pub mod ls;

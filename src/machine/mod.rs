@@ -115,8 +115,10 @@ impl Supervisor {
             Event::Signal(signal) => self.signalled(signal, now, actions),
             Event::Descendants(descendants) => self.descendants = descendants,
             Event::Spawned { service, run } => {
-                self.descendants = Descendants::Some;
                 self.with(service, now, actions, |service, config, out| service.spawned(config, run, out));
+                if self.services.iter().any(Service::has_process) {
+                    self.descendants = Descendants::Some;
+                }
             }
             Event::SpawnFailed { service, run, failure } => {
                 self.with(service, now, actions, |service, config, out| {
@@ -278,6 +280,7 @@ impl Supervisor {
             (Descendants::Some, SweepKill::At(at)) if at <= now => {
                 actions.push(tell(Change::Sweeping(SIGKILL)));
                 actions.push(Action::Sweep(SIGKILL));
+                self.services.iter_mut().for_each(Service::swept);
                 let kill = SweepKill::Done { leave_at: now + stop::VANISH_LIMIT };
                 self.phase = Phase::Sweeping { code, kill, withdrawn_by };
                 false

@@ -266,6 +266,13 @@ impl Service {
         out.act(Action::Signal { service: out.service, run: self.last_run, signal: SIGKILL });
     }
 
+    /// The sweep has killed everything: there is nothing left to kill it for.
+    pub fn swept(&mut self) {
+        if let State::Stopping { kill, .. } = &mut self.state {
+            *kill = Kill::Done;
+        }
+    }
+
     /// What it is `after` will never be ready; `last` is why.
     pub fn never_starts(&mut self, after: ServiceId, last: Option<Ending>, out: &mut Out<'_>) {
         out.tell(Change::NeverStarts { after });

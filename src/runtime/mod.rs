@@ -10,13 +10,10 @@ pub mod tasks;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
@@ -85,7 +82,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn drive(mut self) -> io::Result<u8> {
-        let signals = AsyncFd::with_interest(self.signals.as_fd(), Interest::READABLE)?;
+        let signals = self.signals.watch()?;
         // What came while we were starting goes first: a container that is told to stop before main runs never runs it.
         self.take_signals()?;
         let mut exit = self.feed([Event::Started]);

@@ -19,7 +19,9 @@ use crate::machine::action::{Action, Change, Next, Notice};
 use crate::machine::event::{CheckId, Ending, Event, ProbeId, Run, SpawnFailure, Verdict};
 use crate::net::resolve::Resolver;
 use crate::sys::process::{self, Pid};
-use crate::sys::spawn::{self, Identity, Orphaned, Privileges, ResourceLimit, SpawnError, Stdio, TerminalUse};
+use crate::sys::spawn::{
+    self, Identity, Orphaned, Privileges, ResourceLimit, SpawnError, Stdio, TerminalUse,
+};
 use crate::sys::tty::Terminal;
 
 /// Everything outside the supervisor that it acts on.
@@ -331,9 +333,7 @@ fn classify(error: &SpawnError) -> SpawnFailure {
     match error {
         SpawnError::Exec { source, .. } => match source.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => SpawnFailure::NotFound,
-            Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ELIBBAD) => {
-                SpawnFailure::NotExecutable
-            }
+            Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ELIBBAD) => SpawnFailure::NotExecutable,
             _ => SpawnFailure::Other,
         },
         SpawnError::Nul { .. } => SpawnFailure::NotExecutable,

@@ -1,8 +1,8 @@
 //! The only wait. Takes every child that has ended, ours and orphans alike, until there is none: a bound would leave
 //! zombies, a timer would leave them for a while.
 
-use crate::machine::event::{Descendants, Ending};
 use crate::config::Signal;
+use crate::machine::event::{Descendants, Ending};
 use crate::sys::process::{self, Pid, Waited};
 
 /// What one visit found.

@@ -40,14 +40,10 @@ enum Refusal {
 impl Registrar {
     pub fn new(config: Arc<Config>, resolver: Arc<Resolver>) -> Result<Self, Error> {
         let announces = config.services.iter().any(|service| !service.announce.is_empty());
-        let shared = announces
-            .then(|| Registry::new(&config.registry, resolver))
-            .transpose()?
-            .map(|registry| Rc::new(Shared {
-                registry,
-                claims: RefCell::default(),
-                errors: RefCell::default(),
-            }));
+        let shared =
+            announces.then(|| Registry::new(&config.registry, resolver)).transpose()?.map(|registry| {
+                Rc::new(Shared { registry, claims: RefCell::default(), errors: RefCell::default() })
+            });
         Ok(Self { config, shared })
     }
 
@@ -137,9 +133,9 @@ impl Shared {
         if let Some(claim) = self.known(service, id) {
             return Ok(claim);
         }
-        let peer = self.registry.peer().await?;
+        let surroundings = address::gather(self.registry.peer().await?);
         let records = announce.iter().map(|announce| {
-            let chosen = address::choose(&announce.address, peer)?;
+            let chosen = address::choose(&announce.address, &surroundings)?;
             Ok(Record::new(announce, chosen.address))
         });
         let records = records.collect::<Result<Vec<_>, address::AddressError>>()?;

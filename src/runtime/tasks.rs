@@ -29,12 +29,7 @@ impl Tasks {
 
     /// Runs `work` to its event. Whatever else ends it (a panic, [`Self::cancel`]) gives `otherwise`. An earlier task
     /// for the same purpose is cancelled.
-    pub fn start(
-        &mut self,
-        purpose: Purpose,
-        work: impl Future<Output = Event> + 'static,
-        otherwise: Event,
-    ) {
+    pub fn start(&mut self, purpose: Purpose, work: impl Future<Output = Event> + 'static, otherwise: Event) {
         self.cancel(purpose);
         let task = spawn_local(work);
         self.running.insert(purpose, task.abort_handle());

@@ -4,7 +4,10 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -43,6 +46,12 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&ours(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
     }
 
+    /// Tells the event loop of this thread when there is something to read.
+    pub fn watch(&self) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
+        // SAFETY: a borrowed descriptor stays open, and the same, for as long as the borrow lasts.
+        Ok(unsafe { AsyncFd::register_with_interest(self.as_fd(), Interest::READABLE) }?)
+    }
+
     /// Appends the numbers of the signals that have come, up to sixteen: one call for a burst. `WouldBlock` if none.
     pub fn read(&self, into: &mut Vec<i32>) -> io::Result<()> {
         let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; 16];
@@ -55,12 +64,6 @@ impl Signals {
             into.push(info.ssi_signo as i32);
         }
         Ok(())
-    }
-}
-
-impl AsRawFd for Signals {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 

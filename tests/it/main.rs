@@ -4,5 +4,6 @@
 mod support;
 
 mod etcd;
-mod links;
 mod init;
+mod links;
+mod machine;

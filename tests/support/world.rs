@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ensign::config::{Config, RestartWhen, ServiceId, Signal};
+use ensign::config::{Config, ServiceId, Signal};
 use ensign::machine::Supervisor;
 use ensign::machine::action::Action;
 use ensign::machine::announce;
@@ -49,7 +49,6 @@ pub enum KillEffect {
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
     pub run: Run,
-    pub started: Time,
     /// When it was first asked to go.
     pub asked: Option<Time>,
     pub killed: bool,
@@ -87,7 +86,11 @@ impl World {
 
     /// Feeds one event, carries out what comes of it, and checks every promise. Gives all actions.
     pub fn feed(&mut self, event: Event) -> Vec<Action> {
-        let mut queue = std::collections::VecDeque::from([event]);
+        self.feed_batch([event])
+    }
+
+    fn feed_batch(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Action> {
+        let mut queue = std::collections::VecDeque::from_iter(events);
         let mut all = Vec::new();
         while let Some(event) = queue.pop_front() {
             if let Event::Signal(Signal(2 | 3 | 15)) = event {
@@ -134,15 +137,16 @@ impl World {
         if process.asked.is_none() && !ending.is_success() {
             self.crashed.insert(service, Since::NotYet);
         }
-        let mut all = self.tell_descendants();
-        all.extend(self.feed(Event::Exited { service, run: process.run, ending }));
-        all
+        let exited = Event::Exited { service, run: process.run, ending };
+        let events = self.descendants_event().into_iter().chain([exited]);
+        self.feed_batch(events.collect::<Vec<_>>())
     }
 
     /// The last of the orphans goes.
     pub fn end_orphans(&mut self) -> Vec<Action> {
         self.orphans = 0;
-        self.tell_descendants()
+        let event = self.descendants_event();
+        self.feed_batch(event)
     }
 
     pub fn probed(&mut self, verdict: Verdict) -> Vec<Action> {
@@ -160,13 +164,12 @@ impl World {
         self.supervisor.services()[service].state()
     }
 
-    fn tell_descendants(&mut self) -> Vec<Action> {
-        let left = if self.alive.is_empty() && self.orphans == 0 { Descendants::None } else { Descendants::Some };
-        if left == self.told {
-            return Vec::new();
-        }
+    fn descendants_event(&mut self) -> Option<Event> {
+        let left =
+            if self.alive.is_empty() && self.orphans == 0 { Descendants::None } else { Descendants::Some };
+        let changed = left != self.told;
         self.told = left;
-        self.feed(Event::Descendants(left))
+        changed.then_some(Event::Descendants(left))
     }
 
     fn perform(&mut self, action: &Action) -> Vec<Event> {
@@ -179,7 +182,7 @@ impl World {
                 if let Some(failure) = self.spawn_fails {
                     return vec![Event::SpawnFailed { service, run, failure }];
                 }
-                let process = Process { run, started: self.now, asked: None, killed: false };
+                let process = Process { run, asked: None, killed: false };
                 self.alive.insert(service, process);
                 self.told = Descendants::Some;
                 return vec![Event::Spawned { service, run }];
@@ -188,9 +191,11 @@ impl World {
             Action::Sweep(signal) => {
                 let services: Vec<_> = self.alive.iter().map(|(&service, p)| (service, p.run)).collect();
                 if signal == Signal(9) {
-                    let ended = self.main_ended.expect("a sweep follows main's end");
                     let sweep = self.config.services[self.config.main.0].stop.sweep;
-                    assert!(self.now >= ended + sweep, "KILL before the sweep's time");
+                    match self.main_ended {
+                        Some(ended) => assert!(self.now >= ended + sweep, "KILL before the sweep's time"),
+                        None => assert!(self.is_main_hung_or_never_ran(), "KILL with main alive"),
+                    }
                 }
                 let mut events = Vec::new();
                 for (service, run) in services {
@@ -261,6 +266,10 @@ impl World {
         events
     }
 
+    fn is_main_hung_or_never_ran(&self) -> bool {
+        self.alive.get(&self.config.main).is_none_or(|_| self.kill == KillEffect::Nothing)
+    }
+
     /// SIGKILL comes at the service's own deadline, or at main's wall, never before.
     fn assert_time_to_kill(&self, service: ServiceId, process: Process) {
         let own = self.config.services[service.0].stop.timeout;
@@ -324,6 +333,13 @@ impl World {
                     (true, fit) => fit,
                 };
             }
+            let settle = self.config.services[id.0].ready.settle;
+            if let Some(Since::Fit(at)) = self.crashed.get(&id)
+                && self.now >= *at + settle
+            {
+                // Settled once is settled for the run.
+                self.crashed.remove(&id);
+            }
         }
     }
 
@@ -333,13 +349,10 @@ impl World {
         if let Event::Descendants(_) = event {
             return;
         }
-        let before = format!("{:?}", self.supervisor);
+        let state = |s: &Supervisor| format!("{:?} {:?} {:?}", s.services(), s.phase(), s.next_deadline());
+        let before = state(&self.supervisor);
         let actions = self.supervisor.handle(event.clone(), self.now);
         assert!(actions.is_empty(), "stale {event:?} gave {actions:?}");
-        assert_eq!(before, format!("{:?}", self.supervisor), "stale {event:?} changed something");
-    }
-
-    pub fn restarts(&self, service: usize) -> RestartWhen {
-        self.config.services[service].restart.when
+        assert!(before == state(&self.supervisor), "stale {event:?} changed something");
     }
 }
