@@ -7,3 +7,4 @@ mod etcd;
 mod init;
 mod links;
 mod machine;
+mod config;

@@ -41,13 +41,6 @@ pub struct Record {
     pub place: Place,
 }
 
-impl Record {
-    /// The parts of its key, after the prefix.
-    fn key(&self) -> Vec<&str> {
-        self.name.as_str().rsplit('.').chain([self.instance.as_str()]).collect()
-    }
-}
-
 /// Reports what goes against the rules, and gives for each service those that it starts after.
 pub fn check(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<ServiceId>> {
     listeners(claims, report);
@@ -99,40 +92,65 @@ fn links(claims: &Claims, report: &mut Report) {
     }
 }
 
+/// How two records are in each other's way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clash {
+    SameKey,
+    Hidden,
+    Below,
+}
+
 fn records(claims: &Claims, report: &mut Report) {
     for (nth, later) in claims.records.iter().enumerate() {
-        for earlier in &claims.records[..nth] {
-            let (a, b) = (earlier.key(), later.key());
-            let problem = if a == b {
-                Problem::error(later.place, format!("`{}` is announced twice with one instance", later.typed))
-                    .hint("give each its own `instance`")
-            } else if a.starts_with(&b) || b.starts_with(&a) {
-                let (hidden, other) = if a.len() < b.len() { (earlier, later) } else { (later, earlier) };
-                let message = format!(
-                    "the record of `{}` would be hidden by `{}` below its key",
-                    hidden.typed, other.typed
-                );
-                Problem::error(later.place, message)
-                    .hint("a key with others below it is not looked at; choose another `instance`")
-            } else if is_parent(&earlier.name, &later.name) {
-                answers_with(earlier, later, later.place)
-            } else if is_parent(&later.name, &earlier.name) {
-                answers_with(later, earlier, later.place)
-            } else {
-                continue;
-            };
-            report.push(
-                problem.note(format!("service `{}` announces the other", earlier.service), earlier.place),
-            );
+        let earlier = &claims.records[..nth];
+        for clash in [Clash::SameKey, Clash::Hidden, Clash::Below] {
+            if let Some(earlier) = earlier.iter().find(|earlier| earlier.clash(later) == Some(clash)) {
+                let what = format!("service `{}` announces the other", earlier.service);
+                report.push(clash.problem(earlier, later).note(what, earlier.place));
+            }
         }
     }
 }
 
-fn answers_with(parent: &Record, child: &Record, place: Place) -> Problem {
-    Problem::warning(
-        place,
-        format!("a look-up of `{}` also finds `{}`, which lies below it", parent.typed, child.typed),
-    )
+impl Record {
+    /// The parts of its key, after the prefix.
+    fn key(&self) -> Vec<&str> {
+        self.name.as_str().rsplit('.').chain([self.instance.as_str()]).collect()
+    }
+
+    fn clash(&self, other: &Self) -> Option<Clash> {
+        let (ours, theirs) = (self.key(), other.key());
+        if ours == theirs {
+            Some(Clash::SameKey)
+        } else if ours.starts_with(&theirs) || theirs.starts_with(&ours) {
+            Some(Clash::Hidden)
+        } else {
+            (is_parent(&self.name, &other.name) || is_parent(&other.name, &self.name)).then_some(Clash::Below)
+        }
+    }
+}
+
+impl Clash {
+    fn problem(self, earlier: &Record, later: &Record) -> Problem {
+        let earlier_is_upper = earlier.name.as_str().len() < later.name.as_str().len();
+        let (upper, lower) = if earlier_is_upper { (earlier, later) } else { (later, earlier) };
+        let (upper, lower) = (&upper.typed, &lower.typed);
+        match self {
+            Self::SameKey => {
+                Problem::error(later.place, format!("`{}` is announced twice with one instance", later.typed))
+                    .hint("give each its own `instance`")
+            }
+            Self::Hidden => Problem::error(
+                later.place,
+                format!("the record of `{upper}` would be hidden by `{lower}` below its key"),
+            )
+            .hint("a key with others below it is not looked at; choose another `instance`"),
+            Self::Below => {
+                let message = format!("a look-up of `{upper}` also finds `{lower}`, which lies below it");
+                Problem::warning(later.place, message)
+            }
+        }
+    }
 }
 
 fn is_parent(parent: &DnsName, child: &DnsName) -> bool {

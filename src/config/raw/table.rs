@@ -77,6 +77,8 @@ struct Mismatch {
     hint: Option<String>,
 }
 
+const LIST: &str = "a list of strings";
+
 type Converted<T> = Result<T, Vec<Mismatch>>;
 type Value<'t> = Spanned<DeValue<'t>>;
 
@@ -107,7 +109,7 @@ impl<'t, 'r> Table<'t, 'r> {
     }
 
     pub fn list(&mut self, name: &'static str) -> Field<Vec<At<String>>> {
-        self.get(name, |value, file| list(value, file, "a list of strings"))
+        self.get(name, |value, file| list(value, file, LIST))
     }
 
     /// A string, or a list of them.
@@ -128,21 +130,7 @@ impl<'t, 'r> Table<'t, 'r> {
 
     /// Keys of the user's own choice, with strings.
     pub fn strings_by_name(&mut self, name: &'static str) -> Field<Named<String>> {
-        self.get(name, |value, file| {
-            let mut wrong = Vec::new();
-            let mut pairs = Vec::new();
-            for (key, value) in table(value, file)? {
-                match string(value, file, "a string") {
-                    Ok(text) => {
-                        pairs.push((key_at(key, file), At { value: text, place: place(value, file) }))
-                    }
-                    Err(mismatches) => wrong.extend(mismatches),
-                }
-            }
-            // As typed: the parser sorts by name.
-            pairs.sort_by_key(|(key, _)| key.place.start);
-            if wrong.is_empty() { Ok(pairs) } else { Err(wrong) }
-        })
+        self.by_name(name, |table, value| string(value, table.place.file, "a string"))
     }
 
     /// Keys that `check` knows, each with a number or a table that `read` takes.
@@ -152,23 +140,41 @@ impl<'t, 'r> Table<'t, 'r> {
         title: &'static str,
         read: impl Fn(&mut Table<'_, '_>) -> T,
     ) -> Field<Named<Result<Number, T>>> {
-        let file = self.place.file;
-        let Field::Given(entries) = self.get(name, |value, file| Ok(table(value, file)?.collect::<Vec<_>>()))
-        else {
-            return self.absent(name);
+        self.by_name(name, |table, value| match value.get_ref() {
+            DeValue::Table(inner) => {
+                Ok(Err(table.nested(inner, place(value, table.place.file), title, &read)))
+            }
+            _ => number(value, table.place.file, "a number, a string or a table").map(Ok),
+        })
+    }
+
+    fn by_name<T>(
+        &mut self,
+        name: &'static str,
+        mut convert: impl FnMut(&mut Self, &'t Value<'t>) -> Converted<T>,
+    ) -> Field<Named<T>> {
+        let found = self.get(name, |value, file| match value.get_ref() {
+            DeValue::Table(inner) => Ok(inner),
+            _ => mismatch(value, file, "a table"),
+        });
+        let entries = match found {
+            Field::Given(entries) => entries,
+            Field::Absent => return Field::Absent,
+            Field::Bad => return Field::Bad,
         };
+        let file = self.place.file;
         let mut pairs = Vec::new();
-        for (key, value) in entries.value {
-            let place = place(value, file);
-            let entry = match value.get_ref() {
-                DeValue::Table(inner) => Ok(Err(self.nested(inner, place, title, &read))),
-                _ => number(value, file, "a number, a string or a table").map(Ok),
-            };
-            match entry {
-                Ok(value) => pairs.push((key_at(key, file), At { value, place })),
+        for (key, value) in entries.value.iter() {
+            match convert(self, value) {
+                Ok(converted) => {
+                    let key = At { value: key.get_ref().to_string(), place: Place::new(file, key.span()) };
+                    pairs.push((key, At { value: converted, place: place(value, file) }));
+                }
                 Err(mismatches) => self.mismatches(key.get_ref(), mismatches),
             }
         }
+        // As typed: the parser sorts by name.
+        pairs.sort_by_key(|(key, _)| key.place.start);
         Field::Given(At { value: pairs, place: entries.place })
     }
 
@@ -306,23 +312,22 @@ fn place(value: &Value<'_>, file: FileId) -> Place {
     Place::new(file, value.span())
 }
 
-fn key_at(key: &Spanned<impl AsRef<str>>, file: FileId) -> At<String> {
-    At { value: key.get_ref().as_ref().to_owned(), place: Place::new(file, key.span()) }
-}
-
 fn mismatch<T>(value: &Value<'_>, file: FileId, wanted: &'static str) -> Converted<T> {
     let (found, hint) = match value.get_ref() {
+        DeValue::String(_) if wanted == LIST => {
+            ("a string", Some("write it in brackets, each word in its own quotes".to_owned()))
+        }
         DeValue::String(_) => ("a string", None),
-        DeValue::Integer(number) => {
+        DeValue::Integer(number) if wanted.contains("string") => {
             ("a number", Some(format!("write it in quotes, with a unit where one is due: `\"{number}\"`")))
         }
+        DeValue::Integer(_) => ("a number", None),
         DeValue::Float(_) => ("a number with a fraction", None),
         DeValue::Boolean(_) => ("a boolean", None),
         DeValue::Datetime(_) => ("a date", None),
         DeValue::Array(_) => ("a list", None),
         DeValue::Table(_) => ("a table", None),
     };
-    let hint = hint.filter(|_| wanted.contains("string"));
     Err(vec![Mismatch { place: place(value, file), wanted, found, hint }])
 }
 
@@ -357,16 +362,6 @@ fn list(value: &Value<'_>, file: FileId, wanted: &'static str) -> Converted<Vec<
         }
     }
     if wrong.is_empty() { Ok(list) } else { Err(wrong) }
-}
-
-fn table<'t>(
-    value: &'t Value<'t>,
-    file: FileId,
-) -> Converted<impl Iterator<Item = (&'t Spanned<toml::de::DeString<'t>>, &'t Value<'t>)>> {
-    match value.get_ref() {
-        DeValue::Table(inner) => Ok(inner.iter()),
-        _ => mismatch(value, file, "a table"),
-    }
 }
 
 /// The name among `known` that was probably meant.
