@@ -73,7 +73,7 @@ impl Client {
             .collect();
         let ranges: Vec<Value> = keys.iter().map(|key| json!({"request_range": {"key": key}})).collect();
         // Key by key the revision last seen; 0 is "absent".
-        let mut seen = vec!["0".to_owned(); keys.len()];
+        let mut seen = vec![zero(); keys.len()];
         for _ in 0..ROUNDS {
             let compare: Vec<Value> = keys
                 .iter()
@@ -87,14 +87,9 @@ impl Client {
             if answer.succeeded {
                 return Ok(());
             }
-            let found: Vec<Option<&Kv>> =
-                answer.responses.iter().map(|r| r.response_range.kvs.first()).collect();
-            // Our own earlier attempt, carried out although its answer was lost.
-            if found.len() == keys.len() && found.iter().all(|kv| kv.is_some_and(|kv| kv.lease == lease)) {
-                return Ok(());
-            }
-            seen = found.iter().map(|kv| kv.map_or("0".to_owned(), |kv| kv.mod_revision.clone())).collect();
-            seen.resize(keys.len(), "0".to_owned());
+            let found = answer.responses.iter().map(|r| r.response_range.kvs.first());
+            seen = found.map(|kv| kv.map_or_else(zero, |kv| kv.mod_revision.clone())).collect();
+            seen.resize(keys.len(), zero());
         }
         Err(Error::Contended { key: claim.records().first().map_or(String::new(), |r| r.key(&self.prefix)) })
     }

@@ -322,6 +322,16 @@ async fn comes_back_when_the_other_one_goes(place: Place) {
     assert_eq!(registry.renew(&old).await.expect("an answer"), Renewal::Lost);
 }
 
+async fn takes_its_place_back_when_it_registers_again(place: Place) {
+    let registry = place.registry();
+    let (one, other) = (claim(LONG), claim(LONG));
+    registry.register(&one).await.expect("registered");
+    registry.register(&other).await.expect("takes over");
+    registry.register(&one).await.expect("takes it back");
+    assert_eq!(registry.renew(&other).await.expect("an answer"), Renewal::Taken);
+    assert_eq!(registry.renew(&one).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+}
+
 async fn notices_that_its_record_was_deleted(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
@@ -491,6 +501,7 @@ everywhere! {
         takes_back_a_registration_given_up_anywhere
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
+        takes_its_place_back_when_it_registers_again
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
@@ -512,6 +523,7 @@ everywhere! {
         takes_back_a_registration_given_up_anywhere
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
+        takes_its_place_back_when_it_registers_again
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
@@ -533,6 +545,7 @@ everywhere! {
         takes_back_a_registration_given_up_anywhere
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
+        takes_its_place_back_when_it_registers_again
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe;
@@ -603,6 +616,29 @@ async fn a_folder_whose_lock_is_held_for_ever_is_given_up() {
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     drop(lock);
     assert_eq!(registry.renew(&first).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+}
+
+/// The thread that waits for the lock goes on when its caller gives up; what comes next must see its end.
+#[tokio::test]
+async fn a_registration_given_up_while_the_folder_was_locked_is_taken_back() {
+    let place = Place::dir();
+    let registry = place.registry();
+    registry.register(&Claim::new(vec![], LONG)).await.expect("the folder is made");
+    for round in 0..20 {
+        let lock = fs::File::open(place.file("/.lock")).expect("the lock file");
+        lock.lock().expect("taken");
+        let claim = claim(LONG);
+        let _cut = tokio::time::timeout(Duration::from_millis(1), registry.register(&claim)).await;
+        let withdrawing = pin!(registry.withdraw(&claim));
+        let release = async {
+            // At another moment of the two waiters' rhythm each time.
+            tokio::time::sleep(Duration::from_micros(5000 + round * 370)).await;
+            drop(lock);
+        };
+        let (withdrawn, ()) = tokio::join!(withdrawing, release);
+        withdrawn.expect("withdrawn");
+        assert_eq!(place.read(KEY), None);
+    }
 }
 
 /// Registries and their operations may live in a task of their own.
