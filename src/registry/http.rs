@@ -258,3 +258,69 @@ fn reason(error: &reqwest::Error) -> String {
 fn shown(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// An endpoint that gives each connection the same answer.
+    fn canned(answer: String) -> HostPort {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let _request = client.read(&mut [0; 4096]);
+                let _answered = client.write_all(answer.as_bytes());
+            }
+        });
+        HostPort { host: "127.0.0.1".to_owned(), port }
+    }
+
+    fn answer(status: &str, body: &str) -> HostPort {
+        canned(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    async fn ask(hosts: &[HostPort]) -> Result<String, String> {
+        let endpoints = Endpoints::new(hosts, Arc::new(Resolver::system()), HeaderMap::new());
+        let endpoints = Arc::new(endpoints.map_err(|e| e.to_string())?);
+        let ask = Ask { method: Method::GET, path: "/health".to_owned(), body: None };
+        endpoints.tour().send(&ask).await.map(|reply| reply.body).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_member_in_trouble_is_passed_by() {
+        let hosts = [answer("503 Service Unavailable", "no leader"), answer("200 OK", "fine")];
+        assert_eq!(ask(&hosts).await, Ok("fine".to_owned()));
+        let error = ask(&hosts[..1]).await.expect_err("there is no other");
+        assert!(error.ends_with("503: no leader"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read_to_the_end() {
+        let endless = canned(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(MAX_BODY + 1)));
+        let error = ask(&[endless]).await.expect_err("too long");
+        assert!(error.contains("longer than 4 MiB"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let hosts =
+            [canned("HTTP/1.1 307 Temporary Redirect\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n".into())];
+        assert_eq!(ask(&hosts).await, Ok(String::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_told() {
+        let error = ask(&[canned("* OK IMAP4 ready\r\n".to_owned())]).await.expect_err("not HTTP");
+        assert!(error.contains("invalid http"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_no_url_can_hold_is_refused() {
+        let error = ask(&[HostPort { host: "a b".to_owned(), port: 1 }]).await.expect_err("a space");
+        assert!(error.starts_with("`a b:1` is not a host and port"), "{error}");
+    }
+}

@@ -32,7 +32,8 @@ struct Host {
 #[derive(Debug, Default)]
 struct Found {
     good: Vec<IpAddr>,
-    error: Option<String>,
+    /// Why there is nothing good.
+    error: String,
     /// The look-up under way. It outlives the request that began it, so that a server that is merely slow fills
     /// `good` for the next one.
     task: Option<JoinHandle<()>>,
@@ -50,12 +51,23 @@ impl Names {
             return Ok(vec![literal]);
         }
         let entry = Arc::clone(lock(&self.hosts).entry(host.to_owned()).or_default());
-        let answered = entry.answered.notified();
+        let (resolver, host) = (Arc::clone(&self.resolver), host.to_owned());
+        entry.addresses(async move { resolver.lookup(&host).await }).await
+    }
+}
+
+impl Host {
+    /// The answer of `look_up`, or of the one that is still under way; the last good one when it fails or takes long.
+    async fn addresses(
+        self: &Arc<Self>,
+        look_up: impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send + 'static,
+    ) -> Result<Vec<IpAddr>, String> {
+        let answered = self.answered.notified();
         let known = {
-            let mut found = lock(&entry.found);
+            let mut found = lock(&self.found);
             if found.task.as_ref().is_none_or(JoinHandle::is_finished) {
-                found.task =
-                    Some(tokio::spawn(ask(Arc::clone(&self.resolver), host.to_owned(), Arc::clone(&entry))));
+                let host = Arc::clone(self);
+                found.task = Some(tokio::spawn(async move { host.learn(look_up.await) }));
             }
             !found.good.is_empty()
         };
@@ -64,25 +76,20 @@ impl Names {
         } else {
             answered.await;
         }
-        let found = lock(&entry.found);
-        if found.good.is_empty() {
-            Err(found.error.clone().unwrap_or_else(|| format!("no address found for `{host}`")))
-        } else {
-            Ok(found.good.clone())
-        }
+        let found = lock(&self.found);
+        if found.good.is_empty() { Err(found.error.clone()) } else { Ok(found.good.clone()) }
     }
-}
 
-async fn ask(resolver: Arc<Resolver>, host: String, entry: Arc<Host>) {
-    let answer: Result<Vec<IpAddr>, ResolveError> = resolver.lookup(&host).await;
-    {
-        let mut found = lock(&entry.found);
-        match answer {
-            Ok(addresses) => found.good = addresses,
-            Err(error) => found.error = Some(error.to_string()),
+    fn learn(&self, answer: Result<Vec<IpAddr>, ResolveError>) {
+        {
+            let mut found = lock(&self.found);
+            match answer {
+                Ok(addresses) => found.good = addresses,
+                Err(error) => found.error = error.to_string(),
+            }
         }
+        self.answered.notify_waiters();
     }
-    entry.answered.notify_waiters();
 }
 
 /// No lock here is held over anything that can panic, so a poisoned one is still whole.
@@ -99,5 +106,48 @@ impl Resolve for Names {
             let addresses: Addrs = Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0)));
             Ok(addresses)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Instant;
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn nothing() -> Result<Vec<IpAddr>, ResolveError> {
+        Err(ResolveError::NotFound { name: "etcd".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn the_last_good_answer_outlives_a_failing_server() {
+        let host = Arc::new(Host::default());
+        assert_eq!(host.addresses(async { nothing() }).await, Err("no address found for `etcd`".to_owned()));
+        assert_eq!(host.addresses(async { Ok(vec![HERE]) }).await, Ok(vec![HERE]));
+        assert_eq!(host.addresses(async { nothing() }).await, Ok(vec![HERE]));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_server_costs_little_and_is_asked_once_at_a_time() {
+        let host = Arc::new(Host::default());
+        assert_eq!(host.addresses(async { Ok(vec![HERE]) }).await, Ok(vec![HERE]));
+        let begun = Instant::now();
+        assert_eq!(host.addresses(pending()).await, Ok(vec![HERE]));
+        assert!(begun.elapsed() < PATIENCE * 3, "{:?}", begun.elapsed());
+        let asked_again = async { panic!("the first look-up is still under way") };
+        assert_eq!(host.addresses(asked_again).await, Ok(vec![HERE]));
+    }
+
+    #[tokio::test]
+    async fn a_slow_first_answer_is_there_for_the_next_request() {
+        let host = Arc::new(Host::default());
+        let (answer, slow) = tokio::sync::oneshot::channel();
+        let given_up = host.addresses(async { slow.await.expect("the test answers") });
+        assert!(tokio::time::timeout(Duration::from_millis(10), given_up).await.is_err());
+        answer.send(Ok(vec![HERE])).expect("the look-up goes on");
+        assert_eq!(host.addresses(pending()).await, Ok(vec![HERE]));
     }
 }

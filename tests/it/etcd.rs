@@ -19,7 +19,7 @@ use ensign::registry::{Claim, Error, Record, Registry, Renewal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::etcd::{Etcd, Lossy, V2, free_port, silent};
+use crate::support::etcd::{Etcd, Fate, LATE, Lossy, V2, free_port, silent};
 
 const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
 const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
@@ -430,10 +430,25 @@ async fn takes_back_a_registration_whose_answer_was_lost(place: Place) {
     for lost in 0..2 {
         let registry = place.through(&[lossy.address()]);
         let claim = claim(LONG);
-        lossy.lose_after(lost);
+        lossy.decide(lost, Fate::Lost);
         registry.register(&claim).await.expect_err("its answer was lost");
         registry.withdraw(&claim).await.expect("withdrawn");
         assert_eq!(place.read(KEY), None, "request {lost}");
+    }
+}
+
+/// The caller gives up while a request is on its way, and withdraws before etcd has even seen it.
+async fn takes_back_a_registration_that_arrives_after_it_was_given_up(place: Place) {
+    let lossy = Lossy::before(place.etcd());
+    let registry = place.through(&[lossy.address()]);
+    for late in 0..2 {
+        let claim = claim(LONG);
+        lossy.decide(late, Fate::Late);
+        let cut = tokio::time::timeout(LATE / 2, registry.register(&claim)).await;
+        assert!(cut.is_err(), "request {late} was not late");
+        registry.withdraw(&claim).await.expect("withdrawn");
+        until("the late request has arrived", || lossy.is_settled()).await;
+        assert_eq!(place.read(KEY), None, "request {late}");
     }
 }
 
@@ -442,7 +457,7 @@ async fn ends_a_registration_whose_answer_was_lost_elsewhere(place: Place) {
     for lost in 0..2 {
         let registry = place.through(&[lossy.address(), place.etcd().address()]);
         let claim = claim(LONG);
-        lossy.lose_after(lost);
+        lossy.decide(lost, Fate::Lost);
         let granted = registry.register(&claim).await.expect("registered");
         assert!(granted <= LONG && granted > LONG / 2, "request {lost}: {granted:?}");
         assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
@@ -456,10 +471,10 @@ async fn keeps_a_record_whose_renewals_answer_was_lost(place: Place) {
     let registry = place.through(&[lossy.address()]);
     let claim = claim(LONG);
     registry.register(&claim).await.expect("registered");
-    lossy.lose_after(0);
+    lossy.decide(0, Fate::Lost);
     registry.renew(&claim).await.expect_err("its answer was lost");
     assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
-    lossy.lose_after(0);
+    lossy.decide(0, Fate::Lost);
     registry.renew(&claim).await.expect_err("its answer was lost");
     registry.withdraw(&claim).await.expect("withdrawn");
     assert_eq!(place.read(KEY), None);
@@ -510,6 +525,7 @@ everywhere! {
         a_withdrawal_goes_round_what_held_up_the_registration
         says_why_when_no_endpoint_answers
         takes_back_a_registration_whose_answer_was_lost
+        takes_back_a_registration_that_arrives_after_it_was_given_up
         ends_a_registration_whose_answer_was_lost_elsewhere
         keeps_a_record_whose_renewals_answer_was_lost
         goes_on_after_a_freeze;
@@ -532,6 +548,7 @@ everywhere! {
         a_withdrawal_goes_round_what_held_up_the_registration
         says_why_when_no_endpoint_answers
         takes_back_a_registration_whose_answer_was_lost
+        takes_back_a_registration_that_arrives_after_it_was_given_up
         ends_a_registration_whose_answer_was_lost_elsewhere
         keeps_a_record_whose_renewals_answer_was_lost
         goes_on_after_a_freeze;

@@ -6,8 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -135,55 +134,119 @@ pub fn silent() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")
 }
 
-/// A way to an etcd that loses answers: the request of one connection is carried out, its answer never comes.
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is carried out, its answer never comes.
+    Lost,
+    /// It is carried out after [`LATE`], whether or not the client is still there.
+    Late,
+}
+
+pub const LATE: Duration = Duration::from_millis(300);
+
+/// A way to an etcd on which chosen requests are in for a [`Fate`]. One request is one connection.
 pub struct Lossy {
     listen: SocketAddr,
+    road: Arc<Mutex<Road>>,
+}
+
+#[derive(Default)]
+struct Road {
     /// Connections taken so far.
-    count: Arc<AtomicUsize>,
-    lose: Arc<AtomicUsize>,
+    taken: usize,
+    /// Which of them is in for what.
+    fate: Option<(usize, Fate)>,
+    /// Requests that have been answered by etcd, late or lost ones alike.
+    done: usize,
 }
 
 impl Lossy {
-    /// Loses nothing until told to.
+    /// Lets everything through until told otherwise.
     pub fn before(etcd: &Etcd) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let listen = listener.local_addr().expect("a bound socket has an address");
-        let (count, lose) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
-        let (taken, lost, to) = (Arc::clone(&count), Arc::clone(&lose), etcd.client);
+        let road = Arc::new(Mutex::new(Road::default()));
+        let (shared, to) = (Arc::clone(&road), etcd.client);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let lose = taken.fetch_add(1, Ordering::SeqCst) == lost.load(Ordering::SeqCst);
-                std::thread::spawn(move || relay(client, to, lose));
+                let fate = {
+                    let mut road = shared.lock().expect("nobody panics with it");
+                    road.taken += 1;
+                    road.fate.filter(|(number, _)| *number == road.taken).map(|(_, fate)| fate)
+                };
+                let road = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    relay(client, to, fate);
+                    road.lock().expect("nobody panics with it").done += 1;
+                });
             }
         });
-        Self { listen, count, lose }
+        Self { listen, road }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Loses the answer to the request that comes after `skip` more; one request is one connection.
-    pub fn lose_after(&self, skip: usize) {
-        self.lose.store(self.count.load(Ordering::SeqCst) + skip, Ordering::SeqCst);
+    /// For the request that comes after `skip` more.
+    pub fn decide(&self, skip: usize, fate: Fate) {
+        let mut road = self.road.lock().expect("nobody panics with it");
+        road.fate = Some((road.taken + 1 + skip, fate));
+    }
+
+    /// Whether every request taken so far has been carried out.
+    pub fn is_settled(&self) -> bool {
+        let road = self.road.lock().expect("nobody panics with it");
+        road.done == road.taken
     }
 }
 
-fn relay(mut client: TcpStream, to: SocketAddr, lose: bool) {
-    let Ok(mut server) = TcpStream::connect(to) else { return };
-    let (Ok(mut from), Ok(mut upstream)) = (client.try_clone(), server.try_clone()) else { return };
-    let up = std::thread::spawn(move || {
-        let _ended = std::io::copy(&mut from, &mut upstream);
-        // A client that gives up does not take its request back: the server has it already.
-        if !lose {
-            let _closed = upstream.shutdown(Shutdown::Both);
-        }
-    });
-    if lose {
-        let _swallowed = std::io::copy(&mut server, &mut std::io::sink());
-    } else {
-        let _ended = std::io::copy(&mut server, &mut client);
-        let _closed = client.shutdown(Shutdown::Both);
+/// Reads one request, has it carried out, and hands the answer back unless it is to be lost.
+fn relay(mut client: TcpStream, to: SocketAddr, fate: Option<Fate>) {
+    let Some(request) = read_message(&mut client) else { return };
+    if fate == Some(Fate::Late) {
+        std::thread::sleep(LATE);
     }
-    let _joined = up.join();
+    let Ok(mut server) = TcpStream::connect(to) else { return };
+    if server.write_all(&request).is_err() {
+        return;
+    }
+    // The server's answer may be chunked: taken as it comes until its side or the client's is closed.
+    if fate == Some(Fate::Lost) {
+        // Carried out when the first byte of the answer is there; the client hears nothing until it gives up.
+        let _first = server.read(&mut [0; 1]);
+        let _gone = client.read(&mut [0; 1]);
+        return;
+    }
+    let Ok(mut watched) = client.try_clone() else { return };
+    let Ok(server_side) = server.try_clone() else { return };
+    let mut buffer = [0; 4096];
+    // Even with the client gone the request is seen through to the first of its answer.
+    if let Ok(count) = server.read(&mut buffer)
+        && client.write_all(&buffer[..count]).is_ok()
+    {
+        let closer = std::thread::spawn(move || {
+            let _gone = watched.read(&mut [0; 1]);
+            let _closed = server_side.shutdown(Shutdown::Both);
+        });
+        let _ended = std::io::copy(&mut server, &mut client);
+        let _joined = closer.join();
+    }
+}
+
+/// Headers and as much body as they announce.
+fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
+        message.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&message).to_ascii_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Some(message);
+        }
+    }
 }
