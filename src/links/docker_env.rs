@@ -137,12 +137,13 @@ pub fn belongs(name: &str, alias: &str) -> Belongs {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In the order of what counts when several aliases are asked about: a possible secret goes before all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Belongs {
+    No,
     Yes,
     /// A variable of the peer's own environment: its value may be a password.
     Secretly,
-    No,
 }
 
 /// Whether the whole of `alias` matches the shell pattern (`*`, `?`); case is ignored and `-` is `_`.

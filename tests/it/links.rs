@@ -224,6 +224,24 @@ fn what_came_before_a_reset_is_not_lost() {
 }
 
 #[test]
+fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let (_links, mut client, mut server) = pair();
+    let answer = noise(6, 100_000);
+    server.write_all(&answer).expect("write");
+    // More than fits anywhere, so that the link is in the middle of writing when the server goes.
+    let mut sender = client.try_clone().expect("clone");
+    let sending =
+        thread::spawn(move || sender.write_all(&noise(7, 64 << 20)).expect_err("nobody reads all this"));
+    let mut got = vec![0; answer.len()];
+    client.peek(&mut [0]).expect("the answer has come");
+    server.read_exact(&mut [0; 1000]).expect("a part");
+    drop(server);
+    client.read_exact(&mut got).expect("all of it");
+    assert!(got == answer);
+    sending.join().expect("the sender is told");
+}
+
+#[test]
 fn a_reset_after_a_half_close_passes_too() {
     let (_links, client, mut server) = pair();
     client.shutdown(Shutdown::Write).expect("close");
@@ -447,6 +465,14 @@ fn a_peer_that_moves_is_followed_and_its_old_address_never_used() {
     first.0.write_all(b"still").expect("write");
     let mut word = [0; 5];
     first.1.read_exact(&mut word).expect("read");
+
+    // A link that opens now learns the entry at once, so that it too can't be misled by a moment without one.
+    drop(links);
+    names.say("127.0.0.13 my-db\n");
+    let links = links::open(&plan_env(&variables), names.resolver()).expect("open");
+    let v4 = links.opened[0].addresses[0];
+    names.say("");
+    through(v4, &peers[2]);
 
     // The peer is down at its new address, and somebody listens at the old one.
     names.say("127.0.0.14 my-db\n");
