@@ -201,8 +201,9 @@ fn leave_behind(mut args: Args) -> i32 {
         }
     };
     let deep = args.flag("--deep");
-    // Blocked before the fork: main may end, and the TERM may come, at any moment after it.
     sys::set_mask(sys::bit(libc::SIGTERM));
+    // Each holds the writing end until it is set up; main sees the end of the pipe once all are.
+    let Ok((mut all_set, setting_up)) = std::io::pipe() else { fail("no pipe") };
     for _ in 0..count {
         if sys::fork() == 0 {
             sys::new_session();
@@ -210,6 +211,7 @@ fn leave_behind(mut args: Args) -> i32 {
                 sys::new_session();
             }
             note(format!("left {}", sys::pid()));
+            drop(setting_up);
             loop {
                 sys::next_signal(sys::bit(libc::SIGTERM));
                 note(format!("TERM {}", sys::pid()));
@@ -225,6 +227,8 @@ fn leave_behind(mut args: Args) -> i32 {
             }
         }
     }
+    drop(setting_up);
+    let _ = all_set.read(&mut [0]);
     code
 }
 
