@@ -33,7 +33,9 @@ what a main process may do
   signals [--log FILE] [--until N] [--member] [--stamp] [--skip-ready]
                                  log each signal received until N (15) comes; --member: a second process in the group
   state                          what was inherited, from /proc/self, bytes in hex
-  orphans N [--batch N] [--hold] leave N orphans behind, each ending at once; --hold: then wait for ever
+  orphans N [--batch N] [--watch] [--hold]
+                                 leave N orphans behind, each ending at once; --watch: print how many ns later PID 1
+                                 has collected the last; --hold: then wait for ever
   leave-behind [--count N] [--deep] [--term obey|ignore|MS] [--log FILE] [--code N]
                                  leave setsid'd descendants behind that take TERM so, then end with the code;
                                  --deep: each with a child in a session of its own that does the same
@@ -185,8 +187,20 @@ fn orphans(mut args: Args) -> i32 {
         }
         sys::wait(parent);
     }
-    say(&format!("done {}", sys::now_ns()));
+    let done = sys::now_ns();
+    say("done");
+    if args.flag("--watch") {
+        while first_has_others() {}
+        say(&format!("reaped {}", sys::now_ns() - done));
+    }
     if args.flag("--hold") { hold() } else { 0 }
+}
+
+/// PID 1 has a child besides this process, its main one.
+fn first_has_others() -> bool {
+    let tasks = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists.map(|list| list.split_whitespace().count()).sum::<usize>() > 1
 }
 
 fn leave_behind(mut args: Args) -> i32 {
