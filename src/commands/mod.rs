@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{Write, stderr, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +12,9 @@ use crate::cli::{Cli, DEFAULT_CONFIG, Settings, Verb};
 use crate::config::load::{self, Overrides};
 use crate::config::{Config, units};
 use crate::exit;
+use crate::net::resolve::Resolver;
+
+use self::links::Show;
 
 pub mod check;
 pub mod links;
@@ -33,10 +36,24 @@ pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Verb::Run(args)) => run::run(args),
         Some(Verb::Check { path }) => ExitCode::from(check::run(&path, &mut stdout(), &mut stderr())),
         Some(Verb::Links { env, settings }) => match configure_reader(settings) {
-            Ok(config) => links::run(&config, std::env::vars_os(), env),
+            Ok(config) => show_links(&config, if env { Show::PlanAndVariables } else { Show::Plan }),
             Err(code) => code,
         },
         Some(Verb::Ls { name, json, settings }) => list(name.as_deref(), json, settings),
+    }
+}
+
+fn show_links(config: &Config, show: Show) -> ExitCode {
+    let hosts = Resolver::system().hosts();
+    match links::run(config, std::env::vars_os(), &hosts, show, &mut stdout()) {
+        Ok(plan) if plan.errors.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(exit::CONFIG),
+        // `ensign links | head` is no failure.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("error: cannot print the links: {error}\n"));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -48,7 +65,7 @@ fn list(name: Option<&str>, json: bool, settings: Settings) -> ExitCode {
     let name = match name.map(units::dns_name).transpose() {
         Ok(name) => name,
         Err(bad) => {
-            complain(format_args!("error: {bad}"));
+            complain(format_args!("error: {bad}\n"));
             return ExitCode::from(exit::USAGE);
         }
     };

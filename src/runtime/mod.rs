@@ -34,6 +34,8 @@ pub enum RuntimeError {
     Io { what: &'static str, source: io::Error },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error("cannot prepare http checks: {0}")]
+    Checks(#[from] crate::checks::Failure),
 }
 
 /// Supervises `config` to the end of the container and gives the exit code. All signals must be blocked already.

@@ -13,7 +13,7 @@ use super::children::{Children, Owner};
 use super::registrar::Registrar;
 use super::stop_with_job;
 use super::tasks::{Purpose, Tasks};
-use crate::checks;
+use crate::checks::{self, http::Prober};
 use crate::config::{Config, Probe, Resource, Service, ServiceId, Signal};
 use crate::machine::action::{Action, Change, Next, Notice};
 use crate::machine::event::{CheckId, Ending, Event, ProbeId, Run, SpawnFailure, Verdict};
@@ -34,6 +34,8 @@ pub struct World {
     tasks: Tasks,
     registrar: Registrar,
     resolver: Arc<Resolver>,
+    /// Made only where there is an http check.
+    prober: Option<Prober>,
     environment: Vec<(OsString, OsString)>,
     position: Position,
     terminal: Option<Terminal>,
@@ -73,7 +75,11 @@ impl World {
             tracing::warn!("cannot adopt orphaned descendants: {error}");
         }
         let resolver = Arc::new(Resolver::system());
+        let mut checks = config.services.iter().flat_map(|service| &service.checks);
+        let any_http = checks.any(|check| matches!(check.probe, Probe::Http(_)));
+        let prober = any_http.then(|| Prober::new(Arc::clone(&resolver))).transpose()?;
         Ok(Self {
+            prober,
             registrar: Registrar::new(Arc::clone(&config), Arc::clone(&resolver))?,
             children: Children::default(),
             groups: HashMap::new(),
@@ -260,12 +266,14 @@ impl World {
                 }
             };
         }
-        let (resolver, failures) = (Arc::clone(&self.resolver), Rc::clone(&self.failures));
+        let (resolver, prober) = (Arc::clone(&self.resolver), self.prober.clone());
+        let failures = Rc::clone(&self.failures);
         let work = async move {
-            let result = match &target {
-                Probe::Http(target) => checks::http::probe(target, &resolver).await,
-                Probe::Tcp(target) => checks::tcp::probe(target, &resolver).await,
-                Probe::Exec(_) => Ok(()),
+            let result = match (&target, prober) {
+                (Probe::Http(target), Some(prober)) => prober.probe(target).await,
+                (Probe::Tcp(target), _) => checks::tcp::probe(target, &resolver).await,
+                // An exec check is a child and has been started above; a prober is there for every http check.
+                (Probe::Exec(_), _) | (Probe::Http(_), None) => Ok(()),
             };
             done(match result {
                 Ok(()) => Verdict::Pass,

@@ -3,8 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod config;
 mod etcd;
 mod init;
 mod links;
 mod machine;
-mod config;
