@@ -54,6 +54,8 @@ pub fn run(config: Config) -> Result<u8, RuntimeError> {
         let local = LocalSet::new();
         local.block_on(&tokio, Driver::new(config, &mut world, &signals, events).drive())
     }));
+    // A request that hangs in a file system must not hold up the exit.
+    tokio.shutdown_background();
     match end {
         Ok(Ok(code)) => Ok(code),
         Ok(Err(source)) => Err(RuntimeError::Io { what: "watch for signals", source }),
@@ -86,8 +88,10 @@ impl<'a> Driver<'a> {
     async fn drive(mut self) -> io::Result<u8> {
         let signals = self.signals.watch()?;
         // What came while we were starting goes first: a container that is told to stop before main runs never runs it.
-        self.take_signals()?;
-        let mut exit = self.feed([Event::Started]);
+        let mut exit = self.take_signals()?;
+        if exit.is_none() {
+            exit = self.feed([Event::Started]);
+        }
         loop {
             if let Some(code) = exit {
                 return Ok(code);

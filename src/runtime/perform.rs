@@ -36,7 +36,7 @@ pub struct World {
     resolver: Arc<Resolver>,
     /// Made only where there is an http check.
     prober: Option<Prober>,
-    environment: Vec<(OsString, OsString)>,
+    environment: Vec<OsString>,
     position: Position,
     terminal: Option<Terminal>,
     /// Why each check failed last, for the line that says that it is unhealthy.
@@ -85,9 +85,9 @@ impl World {
             groups: HashMap::new(),
             tasks: Tasks::new(events),
             resolver,
-            environment: std::env::vars_os().collect(),
+            environment: process::environment(),
             position,
-            terminal: Terminal::ours(),
+            terminal: Terminal::controlling(),
             failures: Failures::default(),
             config,
         })
@@ -132,7 +132,8 @@ impl World {
         self.children.owner(group).map(|_| group)
     }
 
-    /// Main was stopped. If that was ^Z at our shell's terminal, the shell must see its job stop.
+    /// Main was stopped. If a shell may have started us, it must see its job stop, be it by ^Z or by reading the
+    /// terminal from the background.
     pub fn main_stopped(&self) {
         if self.position == Position::Inside && self.terminal.is_some() {
             stop_with_job();
@@ -142,7 +143,7 @@ impl World {
     /// We were continued: by `fg`, which made us the foreground again, or by `bg`.
     pub fn continued(&self) {
         if let (Some(terminal), Some(main)) = (self.terminal, self.main_pid())
-            && terminal.is_ours_again()
+            && terminal.is_ours()
             && let Err(error) = terminal.give_to(main)
         {
             tracing::debug!("cannot hand the terminal back to main: {error}");
@@ -159,7 +160,7 @@ impl World {
         let config = &self.config.services[service.0];
         let is_main = service == self.config.main;
         let terminal = match self.terminal {
-            Some(_) if is_main => TerminalUse::TakeForeground,
+            Some(terminal) if is_main && self.holds(terminal) => TerminalUse::TakeForeground,
             Some(_) | None => TerminalUse::LeaveAlone,
         };
         let stdio = if is_main { Stdio::Inherit } else { Stdio::NoInput };
@@ -174,6 +175,12 @@ impl World {
                 Event::SpawnFailed { service, run, failure: classify(&error) }
             }
         }
+    }
+
+    /// The terminal is ours to give: we are its foreground, or main's run before this one was.
+    fn holds(&self, terminal: Terminal) -> bool {
+        let before = self.groups.get(&self.config.main);
+        terminal.is_ours() || before.is_some_and(|&group| terminal.belongs_to(group))
     }
 
     fn spawn(
@@ -211,7 +218,7 @@ impl World {
     }
 
     /// The service's own environment, or `None` where ours reaches it untouched.
-    fn environment_of(&self, config: &Service) -> Option<Vec<(OsString, OsString)>> {
+    fn environment_of(&self, config: &Service) -> Option<Vec<OsString>> {
         let user = config.user.as_ref();
         let name = user.and_then(|user| user.name.clone()).map(OsString::from);
         let home = user.and_then(|user| user.home.clone()).map(OsString::from);
@@ -222,9 +229,11 @@ impl World {
             return None;
         }
         let mut env = self.environment.clone();
-        for (key, value) in added {
-            env.retain(|(present, _)| *present != key);
-            env.push((key, value));
+        for (mut entry, value) in added {
+            entry.push("=");
+            env.retain(|present| !present.as_encoded_bytes().starts_with(entry.as_encoded_bytes()));
+            entry.push(value);
+            env.push(entry);
         }
         Some(env)
     }

@@ -1,8 +1,9 @@
 //! Other processes: signals to them, their ends, their relation to us.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, OsString, c_int};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
 
@@ -82,6 +83,22 @@ pub fn kill_all(signal: i32) -> io::Result<()> {
 pub fn become_subreaper() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
     Ok(())
+}
+
+/// The environment that we were given, entry by entry, as bytes: what has no `=` or stands there twice is main's as
+/// well. Call it before there is a second thread.
+pub fn environment() -> Vec<OsString> {
+    let mut entries = Vec::new();
+    // SAFETY: the C library keeps `environ` as a list of strings that ends with a null pointer (or as none at all);
+    // nothing of ours ever changes it.
+    unsafe {
+        let mut next = libc::environ;
+        while !next.is_null() && !(*next).is_null() {
+            entries.push(OsString::from_vec(CStr::from_ptr(*next).to_bytes().to_vec()));
+            next = next.add(1);
+        }
+    }
+    entries
 }
 
 /// Closes every inherited descriptor above stderr at the next exec: a child has no use for what we were given, and a

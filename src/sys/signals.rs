@@ -4,13 +4,12 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The kernel raises these at whoever made the mistake; blocking them would only turn a report into a silent death.
 const SYNCHRONOUS: [Signal; 6] =
@@ -22,28 +21,42 @@ pub const MAX_SIGNAL: i32 = 64;
 /// Blocks every signal that can be and makes the end of children known to us, whatever our parent had set. The first
 /// thing that `main` does; threads inherit it.
 pub fn block_all() -> io::Result<()> {
-    ours().thread_block()?;
+    let ours = ours();
+    // SAFETY: the kernel reads one mask of eight bytes. Not through the C library, which keeps two signals to itself
+    // (32 and 33, for thread cancellation and set*id; we use neither), and they are main's like the rest.
+    let blocked = unsafe {
+        let (set, none) = (&raw const ours, ptr::null_mut::<u64>());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, none, size_of::<u64>())
+    };
+    if blocked == -1 {
+        return Err(io::Error::last_os_error());
+    }
     // SAFETY: the default disposition runs no code of ours.
     // Ignored by whoever started us, SIGCHLD would reap our children behind our back.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 
-fn ours() -> SigSet {
-    let mut set = SigSet::all();
-    for signal in SYNCHRONOUS {
-        set.remove(signal);
-    }
-    set
+/// The kernel's own form of a signal set: bit 0 is signal 1.
+fn ours() -> u64 {
+    SYNCHRONOUS.iter().fold(u64::MAX, |set, &signal| set & !(1 << (signal as i32 - 1)))
 }
 
 /// The descriptor that blocked signals are read from.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct Signals(OwnedFd);
 
 impl Signals {
     pub fn open() -> io::Result<Self> {
-        Ok(Self(SignalFd::with_flags(&ours(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        let ours = ours();
+        let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
+        // SAFETY: the kernel reads one mask of eight bytes; see `block_all`.
+        let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const ours, size_of::<u64>(), flags) };
+        if fd == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }))
     }
 
     /// Tells the event loop of this thread when there is something to read.

@@ -4,9 +4,9 @@
 //!
 //! Between clone and exec the child shares our memory: it makes system calls on what was prepared before, no more.
 
-use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -17,8 +17,8 @@ use super::process::Pid;
 pub struct Command<'a> {
     /// The program (looked for in the new environment's PATH unless it has a slash) and its arguments.
     pub argv: &'a [OsString],
-    /// The whole environment.
-    pub env: &'a [(OsString, OsString)],
+    /// The whole environment: `KEY=VALUE` each.
+    pub env: &'a [OsString],
     pub directory: Option<&'a Path>,
     pub identity: Option<&'a Identity>,
     pub limits: &'a [ResourceLimit],
@@ -152,13 +152,7 @@ pub fn spawn(command: &Command<'_>) -> Result<Pid, SpawnError> {
     let program = PathBuf::from(command.argv.first().cloned().unwrap_or_default());
     let nul = || SpawnError::Nul { program: program.clone() };
     let argv = c_strings(command.argv.iter().map(|arg| arg.as_bytes().to_vec())).ok_or_else(nul)?;
-    let envp = c_strings(command.env.iter().map(|(key, value)| {
-        let mut pair = key.clone();
-        pair.push("=");
-        pair.push(value);
-        pair.into_vec()
-    }))
-    .ok_or_else(nul)?;
+    let envp = c_strings(command.env.iter().map(|entry| entry.as_bytes().to_vec())).ok_or_else(nul)?;
     let candidates = c_strings(candidates(&program, command.env)).ok_or_else(nul)?;
     let directory = command.directory.map(|path| CString::new(path.as_os_str().as_bytes()));
     let arguments = pointers(&argv);
@@ -195,14 +189,13 @@ pub fn spawn(command: &Command<'_>) -> Result<Pid, SpawnError> {
 }
 
 /// The paths that execvp would try: the program itself if it has a slash, else along the child's PATH.
-fn candidates(program: &Path, env: &[(OsString, OsString)]) -> Vec<Vec<u8>> {
+fn candidates(program: &Path, env: &[OsString]) -> Vec<Vec<u8>> {
     let name = program.as_os_str().as_bytes();
     if name.is_empty() || name.contains(&b'/') {
         return vec![name.to_vec()];
     }
-    let path = env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_os_str());
-    let path = path.unwrap_or(OsStr::new("/bin:/usr/bin"));
-    let folders = path.as_bytes().split(|&byte| byte == b':');
+    let path = env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+    let folders = path.unwrap_or(b"/bin:/usr/bin").split(|&byte| byte == b':');
     folders
         .map(|folder| if folder.is_empty() { b"." } else { folder })
         .map(|folder| [folder, b"/", name].concat())
