@@ -46,7 +46,9 @@ fn every_death_by_signal_n_is_128_and_n() {
 }
 
 fn run_command(command: &OsString) -> Ended {
-    Sandbox::new(Place::First).run(vec![ensign().into(), "--".into(), command.clone()])
+    // Directories that everyone may search: one that refuses would be the answer, not the missing command.
+    let sandbox = Sandbox::new(Place::First).env("PATH", "/usr/bin:/bin");
+    sandbox.run(vec![ensign().into(), "--".into(), command.clone()])
 }
 
 fn assert_refused(command: impl Into<OsString>, code: i32, reasons: &[&str]) {
