@@ -1,5 +1,6 @@
 //! Reaping: every orphan at once, however many, while main runs on; and what main leaves behind when it ends.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::signals::send;
 use crate::support::namespace::{Ended, Place, Sandbox};
 use crate::support::skip::{self, Need};
-use crate::support::{process, wait, wrapped};
+use crate::support::{acted, actor, ensign, process, wait, wrapped};
 
 /// How long what is left has from TERM to KILL, by default.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -39,16 +40,36 @@ fn a_guest_reaps_orphans_too() {
     reaps(Place::Guest, "2000");
 }
 
+/// Above the guest is a PID 1 that would reap them as well: one that lives tells whose they are.
+#[test]
+fn an_orphan_under_a_guest_becomes_its_child() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let argv = wrapped_shell("(\"$0\" hold &); exec \"$0\" hold");
+    let running = Sandbox::new(Place::Guest).env("TINI_SUBREAPER", "1").start(argv);
+    let init = running.init();
+    wait::until_true("main and the orphan to be its children", || {
+        let children = process::children(init);
+        children.len() == 2 && children.iter().all(|pid| process::argv(*pid) == acted(&["hold"]))
+    });
+    send(init, Signal::SIGTERM);
+    assert_eq!(running.wait().code, 143);
+}
+
+/// `ensign -- sh -c SCRIPT`, in which `$0` is the actor.
+fn wrapped_shell(script: &str) -> Vec<OsString> {
+    let shell = ["--", "sh", "-c", script].map(OsString::from);
+    [ensign().into()].into_iter().chain(shell).chain([actor().into()]).collect()
+}
+
 /// A main that ends in the middle of it: its code is not lost among theirs.
 #[test]
 fn mains_code_is_not_lost_among_orphans() {
     if skip::without(Need::Namespaces) {
         return;
     }
-    let orphaned = "\"$0\" orphans 300 --batch 1; exit 77";
-    let mut argv = vec![crate::support::ensign().into(), "--".into()];
-    argv.extend(["sh", "-c", orphaned].map(std::ffi::OsString::from));
-    argv.push(crate::support::actor().into());
+    let argv = wrapped_shell("\"$0\" orphans 300 --batch 1; exit 77");
     for _ in 0..10 {
         let ended = Sandbox::new(Place::First).run(argv.clone());
         assert_eq!(ended.code, 77, "{ended:?}");
