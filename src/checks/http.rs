@@ -149,6 +149,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("accept");
+            assert!(stream.read(&mut [0; 4096]).expect("the request") > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("write");
             // Ends by the prober's going away.
             while stream.write_all(&[b'x'; 4096]).is_ok() {}

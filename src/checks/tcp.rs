@@ -23,11 +23,13 @@ pub async fn probe(target: &HostPort, resolver: &Resolver) -> Result<(), Failure
 
 async fn connect(address: SocketAddr) -> io::Result<()> {
     let stream = TcpStream::connect(address).await?;
-    // A port of this machine's that nobody listens on may be given to the very socket that asks for it.
-    if stream.local_addr()? == address {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    Ok(())
+    if is_with_itself(&stream) { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
+}
+
+/// A port of this machine's that nobody listens on may be given to the very socket that asks for it: TCP then
+/// connects that socket to itself.
+fn is_with_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
 }
 
 #[cfg(test)]
@@ -61,12 +63,16 @@ mod tests {
 
     #[test]
     fn a_socket_that_reaches_itself_is_no_service() {
-        // Without the guard, one of so many attempts on a free ephemeral port connects to itself.
-        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").expect("the range");
-        let low: u16 = range.split_whitespace().next().expect("two numbers").parse().expect("a port");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let address = SocketAddr::from(([127, 0, 0, 77], low + 4322));
-        let reached = (0..60_000).any(|_| runtime.block_on(connect(address)).is_ok());
-        assert!(!reached);
+        let listener = std::net::TcpListener::bind("127.0.0.77:0").expect("bind");
+        let address = listener.local_addr().expect("bound");
+        runtime.block_on(async {
+            assert!(!is_with_itself(&TcpStream::connect(address).await.expect("connect")));
+            drop(listener);
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("reuse");
+            socket.bind(address).expect("bind");
+            assert!(is_with_itself(&socket.connect(address).await.expect("connect")));
+        });
     }
 }

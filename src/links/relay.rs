@@ -28,7 +28,7 @@ thread_local! {
 /// How one direction came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The sender closed its side, and the receiver was told.
+    /// The sender closed its side.
     Closed,
     /// The sender is gone (reset, or vanished); all that it sent was passed on.
     SenderGone,
@@ -81,28 +81,37 @@ async fn is_orderly(client: &TcpStream, upstream: &TcpStream) -> bool {
     let (mut up_end, mut down_end) = (None, None);
     loop {
         tokio::select! {
-            end = &mut up, if up_end.is_none() => up_end = Some(end),
-            end = &mut down, if down_end.is_none() => down_end = Some(end),
+            end = &mut up, if up_end.is_none() => up_end = Some(pass_on(end, upstream, down_end)),
+            end = &mut down, if down_end.is_none() => down_end = Some(pass_on(end, client, up_end)),
             // Half-closed, then gone: no read will tell.
             () = failed(client), if up_end == Some(End::Closed) => up_end = Some(End::SenderGone),
             () = failed(upstream), if down_end == Some(End::Closed) => down_end = Some(End::SenderGone),
         }
         match (up_end, down_end) {
             (Some(End::Closed), Some(End::Closed)) => return true,
-            (Some(End::SenderGone), _) => {
-                sent(upstream).await;
-                return false;
-            }
-            (_, Some(End::SenderGone)) => {
-                sent(client).await;
-                return false;
-            }
-            (Some(End::ReceiverGone | End::Closed), Some(End::ReceiverGone | End::Closed)) => return false,
             // A receiver that is gone may have sent something before: that other direction goes on to its end.
-            (Some(End::ReceiverGone | End::Closed), None)
-            | (None, Some(End::ReceiverGone | End::Closed))
-            | (None, None) => {}
+            (None | Some(End::Closed | End::ReceiverGone), None)
+            | (None, Some(End::Closed | End::ReceiverGone)) => {}
+            (Some(_), Some(_)) | (Some(End::SenderGone), None) | (None, Some(End::SenderGone)) => break,
         }
+    }
+    tokio::join!(sent(client), sent(upstream));
+    false
+}
+
+/// Tells the receiver of a sender's close. `other` is how the direction from that receiver to that sender ended.
+fn pass_on(end: End, to: &TcpStream, other: Option<End>) -> End {
+    match (end, other) {
+        // The kernel tells of a reset once. It was told to a write of the other direction; the read then sees
+        // an end that is no close.
+        (End::Closed, Some(End::ReceiverGone)) => End::SenderGone,
+        (End::Closed, Some(End::Closed | End::SenderGone) | None) => {
+            match SockRef::from(to).shutdown(Shutdown::Write) {
+                Ok(()) => End::Closed,
+                Err(_) => End::ReceiverGone,
+            }
+        }
+        (End::SenderGone | End::ReceiverGone, _) => end,
     }
 }
 
@@ -129,10 +138,7 @@ async fn copy(from: &TcpStream, to: &TcpStream) -> End {
 /// Reads once, and writes as much of it as `to` takes now.
 fn step(from: &TcpStream, to: &TcpStream) -> Step {
     BUFFER.with_borrow_mut(|buffer| match from.try_read(buffer) {
-        Ok(0) => match SockRef::from(to).shutdown(Shutdown::Write) {
-            Ok(()) => Step::End(End::Closed),
-            Err(_) => Step::End(End::ReceiverGone),
-        },
+        Ok(0) => Step::End(End::Closed),
         Ok(length) => match write(to, &buffer[..length]) {
             Ok(written) if written == length => Step::Passed,
             Ok(written) => Step::Left(buffer[written..length].to_vec()),

@@ -74,7 +74,8 @@ impl Upstream {
         }
         let attempt = async {
             let stream = tokio::time::timeout(self.timeout, TcpStream::connect(address)).await??;
-            // A port of this machine's that nobody listens on may be given to the very socket that asks for it.
+            // A port of this machine's that nobody listens on may be given to the very socket that asks for it:
+            // TCP then connects that socket to itself.
             if stream.local_addr()? == address {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }

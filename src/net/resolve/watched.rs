@@ -104,7 +104,7 @@ impl Stamp {
 }
 
 fn is_fresh(stat: &Metadata) -> bool {
-    // A time in the future (`Err`) says nothing: such a file is read each time.
+    // A time in the future (`Err`) is not about now; what changes the file next sets a time of its own.
     stat.modified().is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < FRESH))
 }
 
@@ -142,6 +142,21 @@ mod tests {
         }
         std::fs::remove_file(&path).expect("remove");
         assert_eq!(*text(&file), "");
+    }
+
+    #[test]
+    fn the_stat_of_a_file_just_written_is_not_trusted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "one").expect("write");
+        let file = File::options().write(true).open(&path).expect("open");
+        let now = SystemTime::now();
+        file.set_modified(now).expect("set");
+        assert_eq!(Stamp::of(&path), None);
+        file.set_modified(now + Duration::from_secs(3600)).expect("set");
+        assert!(Stamp::of(&path).is_some(), "a wrong clock costs nothing");
+        file.set_modified(now - Duration::from_secs(1)).expect("set");
+        assert!(Stamp::of(&path).is_some());
     }
 
     #[test]
