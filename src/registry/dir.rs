@@ -221,7 +221,8 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// A root that we make is ours alone to write to. One that several users are to share is made beforehand with the
-/// mode they need (`1777`, or a group's): everything below takes after it.
+/// mode they need (`0777`, or `2775` and a common group): everything below takes after it, whatever the umask. A sticky
+/// root (`1777`) works as long as no two users announce the same instance of a name.
 fn make_root(root: &Path) -> Result<(), Error> {
     at(root, fs::DirBuilder::new().recursive(true).mode(0o755).create(root))
 }
@@ -362,5 +363,78 @@ fn sweep(root: &Path, prefix: &str) {
         if stale {
             let _kept = fs::remove_file(&path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::config::Label;
+    use crate::registry::Record;
+
+    fn claim() -> Claim {
+        let record = Record {
+            name: DnsName("web.example".to_owned()),
+            instance: Label("node-1".to_owned()),
+            host: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            port: 80,
+            priority: 10,
+            weight: 100,
+            dns_ttl: Duration::from_secs(5),
+        };
+        Claim::new(vec![record], Duration::from_secs(60))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+    }
+
+    #[tokio::test]
+    async fn what_is_made_takes_after_a_root_that_was_there() {
+        for (root_mode, file_mode) in [(0o777, 0o666), (0o2775, 0o664), (0o700, 0o600)] {
+            let root = tempfile::tempdir().expect("a temporary folder");
+            fs::set_permissions(root.path(), Permissions::from_mode(root_mode)).expect("ours");
+            Store::new(root.path(), "/skydns").register(&claim()).await.expect("registered");
+            assert_eq!(mode(&root.path().join("skydns/example/web")), root_mode);
+            assert_eq!(mode(&root.path().join("skydns/example/web/node-1")), file_mode);
+            assert_eq!(mode(&root.path().join(".lock")), file_mode);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_root_that_is_made_is_for_its_maker_to_write_to() {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let root = temporary.path().join("run/registry");
+        Store::new(&root, "/skydns").register(&claim()).await.expect("registered");
+        assert_eq!(mode(&root) & 0o022, 0);
+    }
+
+    #[tokio::test]
+    async fn a_name_below_a_record_is_refused_with_the_reason() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::new(root.path(), "/skydns");
+        store.register(&claim()).await.expect("registered");
+        let mut below = claim().records()[0].clone();
+        below.name = DnsName("node-1.web.example".to_owned());
+        let below = Claim::new(vec![below], Duration::from_secs(60));
+        let error = store.register(&below).await.expect_err("a record is in the way").to_string();
+        assert!(error.contains("a record is in the way"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn links_and_pipes_are_neither_followed_nor_waited_for() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::new(root.path(), "/skydns");
+        store.register(&claim()).await.expect("registered");
+        let folder = root.path().join("skydns/example/web");
+        std::os::unix::fs::symlink("/etc/passwd", folder.join("link")).expect("linked");
+        nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let listed = store.list(None).await.expect("a list");
+        let mut readable: Vec<(&str, bool)> =
+            listed.iter().map(|l| (l.instance.as_str(), l.record.is_ok())).collect();
+        readable.sort_unstable();
+        assert_eq!(readable, [("link", false), ("node-1", true), ("pipe", false)]);
     }
 }

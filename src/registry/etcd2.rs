@@ -57,7 +57,7 @@ impl Client {
         })
     }
 
-    pub fn endpoints(&self) -> &Endpoints {
+    pub(super) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 

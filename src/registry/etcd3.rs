@@ -48,7 +48,7 @@ impl Client {
         Ok(Self { endpoints: Arc::new(Endpoints::new(hosts, resolver, headers)?), prefix: prefix.to_owned() })
     }
 
-    pub fn endpoints(&self) -> &Endpoints {
+    pub(super) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 

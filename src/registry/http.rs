@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde_json::Value;
 
 use super::error::{Error, Failure};
 use super::names::Names;
@@ -22,8 +23,8 @@ use crate::net::resolve::Resolver;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// One request from its beginning to the answer's last byte.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// An endpoint whose answer was given up (the caller dropped the operation) after this long is not asked first again.
-const SLOW: Duration = Duration::from_millis(100);
+/// An endpoint that took this long, whether it answered in the end or the caller gave it up, is not asked first again.
+const SLOW: Duration = Duration::from_millis(250);
 /// The longest answer that is read.
 const MAX_BODY: usize = 4 << 20;
 
@@ -231,11 +232,13 @@ async fn read(response: &mut Response) -> Result<String, String> {
     String::from_utf8(body).map_err(|_| "its answer is not text".to_owned())
 }
 
-/// What a server error says, short enough for one line.
+/// What a server error says, short enough for one line. etcd says it in JSON of three shapes, a proxy in any way.
 fn complaint(status: StatusCode, body: &str) -> String {
-    let line = body.lines().next().unwrap_or_default();
+    let json: Value = serde_json::from_str(body).unwrap_or_default();
+    let message = json["message"].as_str().or_else(|| json["error"]["message"].as_str());
+    let line = json["cause"].as_str().or(message).or_else(|| body.lines().next()).unwrap_or_default();
     let short: String = line.chars().take(200).collect();
-    format!("{}: {short}", status.as_u16())
+    format!("{} (status {})", short.to_lowercase(), status.as_u16())
 }
 
 /// The cause at the bottom of the client's error, in words.
@@ -295,7 +298,19 @@ mod tests {
         let hosts = [answer("503 Service Unavailable", "no leader"), answer("200 OK", "fine")];
         assert_eq!(ask(&hosts).await, Ok("fine".to_owned()));
         let error = ask(&hosts[..1]).await.expect_err("there is no other");
-        assert!(error.ends_with("503: no leader"), "{error}");
+        assert!(error.ends_with(": no leader (status 503)"), "{error}");
+    }
+
+    #[test]
+    fn etcds_complaints_are_told_in_its_words() {
+        for body in [
+            r#"{"error":"etcdserver: no leader","code":14,"message":"etcdserver: no leader"}"#,
+            r#"{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}"#,
+            r#"{"errorCode":300,"message":"Raft Internal Error","cause":"etcdserver: no leader","index":0}"#,
+        ] {
+            let told = complaint(StatusCode::SERVICE_UNAVAILABLE, body);
+            assert_eq!(told, "etcdserver: no leader (status 503)");
+        }
     }
 
     #[tokio::test]

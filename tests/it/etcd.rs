@@ -2,182 +2,19 @@
 //! but our own record is ever removed, whatever was cancelled or lost on the way.
 
 use std::fs;
-use std::future::Future;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use ensign::commands::ls;
 use ensign::config::units::{dns_name, label};
-use ensign::config::{self, HostPort, RegistryUrl};
-use ensign::net::resolve::Resolver;
-use ensign::registry::{Claim, Error, Record, Registry, Renewal};
+use ensign::config::{self, RegistryUrl};
+use ensign::registry::{Claim, Error, Renewal};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::etcd::{Etcd, Fate, LATE, Lossy, V2, free_port, silent};
-
-const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
-const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
-/// The shortest that etcd grants.
-const TTL: Duration = Duration::from_secs(2);
-const LONG: Duration = Duration::from_secs(60);
-const DEADLINE: Duration = Duration::from_secs(20);
-
-fn registry(url: RegistryUrl) -> Registry {
-    let config = config::Registry { url, prefix: "/skydns".to_owned() };
-    Registry::new(&config, Arc::new(Resolver::system())).expect("a registry")
-}
-
-fn hosts(addresses: &[SocketAddr]) -> Vec<HostPort> {
-    addresses.iter().map(|a| HostPort { host: a.ip().to_string(), port: a.port() }).collect()
-}
-
-fn record(host: &str) -> Record {
-    Record {
-        name: dns_name("web.s.prod.example.com").expect("a name"),
-        instance: label("node-1").expect("a label"),
-        host: host.parse().expect("an address"),
-        port: 8087,
-        priority: 10,
-        weight: 100,
-        dns_ttl: Duration::from_secs(5),
-    }
-}
-
-fn claim(ttl: Duration) -> Claim {
-    Claim::new(vec![record("192.0.2.7")], ttl)
-}
-
-/// A place to announce in, and a way to look at it that does not go through the code under test.
-enum Place {
-    V3(Etcd),
-    V2(Etcd),
-    Dir(TempDir),
-}
-
-impl Place {
-    fn v3() -> Self {
-        Self::V3(Etcd::start())
-    }
-
-    fn v2() -> Self {
-        Self::V2(Etcd::start())
-    }
-
-    fn dir() -> Self {
-        Self::Dir(tempfile::tempdir().expect("a temporary folder"))
-    }
-
-    fn registry(&self) -> Registry {
-        match self {
-            Self::V3(etcd) | Self::V2(etcd) => self.through(&[etcd.address()]),
-            Self::Dir(dir) => registry(RegistryUrl::Dir(dir.path().join("registry"))),
-        }
-    }
-
-    /// A client that knows the place by these addresses.
-    fn through(&self, addresses: &[SocketAddr]) -> Registry {
-        match self {
-            Self::V3(_) => registry(RegistryUrl::Etcd3(hosts(addresses))),
-            Self::V2(_) => registry(RegistryUrl::Etcd2(hosts(addresses))),
-            Self::Dir(_) => self.registry(),
-        }
-    }
-
-    fn etcd(&self) -> &Etcd {
-        match self {
-            Self::V3(etcd) | Self::V2(etcd) => etcd,
-            Self::Dir(_) => panic!("a folder has no etcd"),
-        }
-    }
-
-    fn file(&self, key: &str) -> PathBuf {
-        match self {
-            Self::Dir(dir) => dir.path().join("registry").join(key.trim_start_matches('/')),
-            Self::V3(_) | Self::V2(_) => panic!("etcd has no files"),
-        }
-    }
-
-    /// The value at `key`.
-    fn read(&self, key: &str) -> Option<String> {
-        match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
-                let (_, body) = etcd.request("POST", "/v3/kv/range", &ask);
-                let answer: Value = serde_json::from_str(&body).expect("JSON");
-                let value = answer["kvs"][0]["value"].as_str()?;
-                let bytes = BASE64.decode(value).expect("base64");
-                Some(String::from_utf8(bytes).expect("text"))
-            }
-            Self::V2(etcd) => {
-                let (status, body) = etcd.request("GET", &format!("/v2/keys{key}?quorum=true"), "");
-                let answer: Value = serde_json::from_str(&body).expect("JSON");
-                (status == 200).then(|| answer["node"]["value"].as_str().expect("a value").to_owned())
-            }
-            Self::Dir(_) => {
-                let text = fs::read_to_string(self.file(key)).ok()?;
-                let stored = text.split_once(r#"{"record":"#).expect("a record first").1;
-                let end = stored.find(r#","owner""#).expect("then its owner");
-                Some(stored[..end].to_owned())
-            }
-        }
-    }
-
-    /// As someone with curl (or an editor) would.
-    fn write(&self, key: &str, value: &str) {
-        match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}","value":"{}"}}"#, BASE64.encode(key), BASE64.encode(value));
-                assert_eq!(etcd.request("POST", "/v3/kv/put", &ask).0, 200);
-            }
-            Self::V2(etcd) => {
-                let (status, _) = etcd.request("PUT", &format!("/v2/keys{key}"), &format!("value={value}"));
-                assert!(status == 200 || status == 201, "{status}");
-            }
-            Self::Dir(_) => fs::write(self.file(key), value).expect("the folder is there"),
-        }
-    }
-
-    fn delete(&self, key: &str) {
-        match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
-                assert_eq!(etcd.request("POST", "/v3/kv/deleterange", &ask).0, 200);
-            }
-            Self::V2(etcd) => assert_eq!(etcd.request("DELETE", &format!("/v2/keys{key}"), "").0, 200),
-            Self::Dir(_) => fs::remove_file(self.file(key)).expect("the record is there"),
-        }
-    }
-}
-
-/// Polls `future` at most `times` times, then drops it: a caller that gives up at any point of an operation.
-async fn give_up_after<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polls = 0;
-    std::future::poll_fn(|context| {
-        if polls == times {
-            return Poll::Ready(None);
-        }
-        polls += 1;
-        let polled = future.as_mut().poll(context).map(Some);
-        if polls == times && polled.is_pending() { Poll::Ready(None) } else { polled }
-    })
-    .await
-}
-
-/// Waits for a fact, within one generous deadline.
-async fn until(what: &str, fact: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !fact() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
+use crate::support::place::{
+    DEADLINE, KEY, LONG, Place, TTL, VALUE, claim, give_up_after, hosts, record, registry, until,
+};
 
 async fn writes_exactly_what_resolvers_read(place: Place) {
     let registry = place.registry();
@@ -666,4 +503,16 @@ async fn an_operation_runs_in_a_task() {
     let task = tokio::spawn(async move { registry.register(&claim(LONG)).await });
     task.await.expect("no panic").expect("registered");
     until("the record is there", || place.read(KEY).is_some()).await;
+}
+
+#[test]
+fn ls_says_by_its_exit_code_whether_the_registry_was_read() {
+    let exit = |url| {
+        let registry = config::Registry { url, prefix: "/skydns".to_owned() };
+        format!("{:?}", ls::run(&registry, None, ls::Format::JsonLines))
+    };
+    let etcd = Etcd::start();
+    let [success, failure] = [std::process::ExitCode::SUCCESS, std::process::ExitCode::FAILURE];
+    assert_eq!(exit(RegistryUrl::Etcd3(hosts(&[etcd.address()]))), format!("{success:?}"));
+    assert_eq!(exit(RegistryUrl::Etcd3(hosts(&[free_port()]))), format!("{failure:?}"));
 }

@@ -40,3 +40,4 @@ pub fn acted(args: &[&str]) -> Vec<OsString> {
     argv.extend(args.iter().map(OsString::from));
     argv
 }
+pub mod place;
