@@ -11,7 +11,7 @@ use ensign::config::{self, RegistryUrl};
 use ensign::registry::{Claim, Error, Renewal};
 use serde_json::Value;
 
-use crate::support::etcd::{Etcd, Fate, LATE, Lossy, V2, free_port, silent};
+use crate::support::etcd::{Etcd, Fate, Lossy, V2, free_port, silent};
 use crate::support::place::{
     DEADLINE, KEY, LONG, Place, TTL, VALUE, claim, give_up_after, hosts, record, registry, until,
 };
@@ -278,14 +278,34 @@ async fn takes_back_a_registration_whose_answer_was_lost(place: Place) {
 async fn takes_back_a_registration_that_arrives_after_it_was_given_up(place: Place) {
     let lossy = Lossy::before(place.etcd());
     let registry = place.through(&[lossy.address()]);
+    let by = Duration::from_millis(300);
     for late in 0..2 {
         let claim = claim(LONG);
-        lossy.decide(late, Fate::Late);
-        let cut = tokio::time::timeout(LATE / 2, registry.register(&claim)).await;
+        lossy.decide(late, Fate::Late(by));
+        let cut = tokio::time::timeout(by / 2, registry.register(&claim)).await;
         assert!(cut.is_err(), "request {late} was not late");
         registry.withdraw(&claim).await.expect("withdrawn");
         until("the late request has arrived", || lossy.is_settled()).await;
         assert_eq!(place.read(KEY), None, "request {late}");
+    }
+}
+
+/// A frozen member carries out what it was asked long after that was done elsewhere, and after a successor came.
+async fn a_late_write_does_not_undo_what_a_successor_wrote(place: Place) {
+    let lossy = Lossy::before(place.etcd());
+    let new_one = place.registry();
+    for late in 0..2 {
+        let old = claim(LONG);
+        lossy.decide(late, Fate::Late(Duration::from_millis(1500)));
+        let old_one = place.through(&[lossy.address(), place.etcd().address()]);
+        old_one.register(&old).await.expect("registered elsewhere");
+        let new = Claim::new(vec![record("192.0.2.8")], LONG);
+        new_one.register(&new).await.expect("takes over");
+        until("the late request has arrived", || lossy.is_settled()).await;
+        assert_eq!(place.read(KEY), Some(record("192.0.2.8").value()), "request {late}");
+        old_one.withdraw(&old).await.expect("withdrawn");
+        assert_eq!(place.read(KEY), Some(record("192.0.2.8").value()), "request {late}");
+        new_one.withdraw(&new).await.expect("withdrawn");
     }
 }
 
@@ -363,6 +383,7 @@ everywhere! {
         says_why_when_no_endpoint_answers
         takes_back_a_registration_whose_answer_was_lost
         takes_back_a_registration_that_arrives_after_it_was_given_up
+        a_late_write_does_not_undo_what_a_successor_wrote
         ends_a_registration_whose_answer_was_lost_elsewhere
         keeps_a_record_whose_renewals_answer_was_lost
         goes_on_after_a_freeze;
@@ -386,6 +407,7 @@ everywhere! {
         says_why_when_no_endpoint_answers
         takes_back_a_registration_whose_answer_was_lost
         takes_back_a_registration_that_arrives_after_it_was_given_up
+        a_late_write_does_not_undo_what_a_successor_wrote
         ends_a_registration_whose_answer_was_lost_elsewhere
         keeps_a_record_whose_renewals_answer_was_lost
         goes_on_after_a_freeze;

@@ -139,11 +139,9 @@ pub fn silent() -> TcpListener {
 pub enum Fate {
     /// It is carried out, its answer never comes.
     Lost,
-    /// It is carried out after [`LATE`], whether or not the client is still there.
-    Late,
+    /// It is carried out after this long, whether or not the client is still there: a member that was frozen.
+    Late(Duration),
 }
-
-pub const LATE: Duration = Duration::from_millis(300);
 
 /// A way to an etcd on which chosen requests are in for a [`Fate`]. One request is one connection.
 pub struct Lossy {
@@ -205,8 +203,8 @@ impl Lossy {
 /// Reads one request, has it carried out, and hands the answer back unless it is to be lost.
 fn relay(mut client: TcpStream, to: SocketAddr, fate: Option<Fate>) {
     let Some(request) = read_message(&mut client) else { return };
-    if fate == Some(Fate::Late) {
-        std::thread::sleep(LATE);
+    if let Some(Fate::Late(by)) = fate {
+        std::thread::sleep(by);
     }
     let Ok(mut server) = TcpStream::connect(to) else { return };
     if server.write_all(&request).is_err() {
