@@ -126,8 +126,9 @@ impl Supervisor {
                 });
             }
             Event::Exited { service, run, ending } => {
+                let closing = self.closing();
                 self.with(service, now, actions, |service, config, out| {
-                    service.exited(config, run, ending, out);
+                    service.exited(config, run, ending, closing, out);
                 });
             }
             Event::Probed { service, check, probe, verdict } => {

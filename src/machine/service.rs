@@ -182,11 +182,21 @@ impl Service {
         }
     }
 
-    pub fn exited(&mut self, config: &config::Service, run: Run, ending: Ending, out: &mut Out<'_>) {
+    pub fn exited(
+        &mut self,
+        config: &config::Service,
+        run: Run,
+        ending: Ending,
+        closing: Closing,
+        out: &mut Out<'_>,
+    ) {
         if run != self.last_run {
             return;
         }
         match self.state {
+            State::Up { since, .. } | State::Stopping { since, .. } if closing == Closing::Yes => {
+                self.end(ending, since, Next::StaysDown, out);
+            }
             State::Up { since, .. } => match (config.restart.when, ending.is_success(), config.kind) {
                 (RestartWhen::Always, _, Kind::Daemon)
                 | (RestartWhen::Always | RestartWhen::OnFailure, false, Kind::Daemon | Kind::Oneshot) => {

@@ -5,6 +5,7 @@ mod support;
 
 mod config;
 mod etcd;
+mod explore;
 mod init;
 mod links;
 mod machine;
