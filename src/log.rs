@@ -21,6 +21,8 @@ pub fn init(log: Log) {
     };
     let lines = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
     let lines = lines.with_writer(Output::default());
+    // The standard hook writes to stderr and waits for room.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("internal error: {panic}")));
     // A second subscriber is refused; the first one goes on, which is what a second call asks for.
     let _first = match log.format {
         LogFormat::Text => lines.try_init(),

@@ -27,7 +27,6 @@ pub fn run(signals: &Signals, main: Option<Pid>) -> u8 {
         let mut readable = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         // A failure here can only be an interruption; the next round looks again.
         let _ready = poll(&mut readable, PollTimeout::NONE);
-        numbers.clear();
         if signals.read(&mut numbers).is_err() {
             continue;
         }

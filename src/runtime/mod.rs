@@ -119,7 +119,6 @@ impl<'a> Driver<'a> {
     fn take_signals(&mut self) -> io::Result<Option<u8>> {
         let mut numbers = Vec::new();
         loop {
-            numbers.clear();
             match self.signals.read(&mut numbers) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -138,6 +137,9 @@ impl<'a> Driver<'a> {
                 if exit.is_some() {
                     return Ok(exit);
                 }
+            }
+            if numbers.len() < Signals::BATCH {
+                return Ok(None);
             }
         }
     }

@@ -65,9 +65,13 @@ impl Signals {
         Ok(unsafe { AsyncFd::register_with_interest(self.as_fd(), Interest::READABLE) }?)
     }
 
-    /// Appends the numbers of the signals that have come, up to sixteen: one call for a burst. `WouldBlock` if none.
+    /// The most that one read gives. Fewer, and there was nothing more to read.
+    pub const BATCH: usize = 16;
+
+    /// Puts the numbers of the signals that have come into `into`: one call for a burst. `WouldBlock` if none have.
     pub fn read(&self, into: &mut Vec<i32>) -> io::Result<()> {
-        let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; 16];
+        into.clear();
+        let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; Self::BATCH];
         // SAFETY: the kernel writes whole records into memory that is ours and large enough.
         let bytes = unsafe { libc::read(self.0.as_raw_fd(), infos.as_mut_ptr().cast(), size_of_val(&infos)) };
         let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;

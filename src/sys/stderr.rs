@@ -18,7 +18,9 @@ pub enum Stderr {
     Reopened(File),
     /// A socket: `send` can be told not to wait.
     Socket,
-    /// A file never makes anybody wait. Neither does what could not be opened again, once it has said that it has room.
+    /// A regular file never makes anybody wait.
+    File,
+    /// A pipe or a terminal that could not be opened again: somebody else's, or /proc is not there.
     Inherited,
     Closed,
 }
@@ -34,7 +36,7 @@ impl Stderr {
             return Self::Socket;
         }
         if kind.is_file() {
-            return Self::Inherited;
+            return Self::File;
         }
         let own = OpenOptions::new()
             .write(true)
@@ -48,18 +50,33 @@ impl Stderr {
         let written = match self {
             Self::Reopened(file) => file.write(line)?,
             Self::Socket => send(line)?,
-            Self::Inherited => {
-                let stderr = stderr();
-                let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-                if poll(&mut room, PollTimeout::ZERO)? == 0 {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                nix::unistd::write(&stderr, line)?
-            }
+            Self::File => nix::unistd::write(stderr(), line)?,
+            Self::Inherited => write_if_room(line)?,
             Self::Closed => return Err(io::ErrorKind::BrokenPipe.into()),
         };
         if written == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
+}
+
+/// The kernel's own "not if it would wait", which not every kind of file knows. Where it does not, a look first: only
+/// another writer that fills the room in between could then make us wait.
+fn write_if_room(line: &[u8]) -> io::Result<usize> {
+    let stderr = stderr();
+    let part = libc::iovec { iov_base: line.as_ptr().cast_mut().cast(), iov_len: line.len() };
+    // SAFETY: the kernel reads `line`, which outlives the call. An offset of -1 is the current one.
+    let written = unsafe { libc::pwritev2(stderr.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    if let Ok(written) = usize::try_from(written) {
+        return Ok(written);
+    }
+    let error = io::Error::last_os_error();
+    if !matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) {
+        return Err(error);
+    }
+    let mut room = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut room, PollTimeout::ZERO)? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(nix::unistd::write(&stderr, line)?)
 }
 
 fn send(line: &[u8]) -> io::Result<usize> {
