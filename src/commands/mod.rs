@@ -6,8 +6,6 @@ use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::cli::{Cli, DEFAULT_CONFIG, Settings, Verb};
 use crate::config::load::{self, Overrides};
 use crate::config::{Config, units};
@@ -23,7 +21,7 @@ pub mod run;
 
 /// Does what the command line says.
 pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::understand(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Nobody to tell is no reason to fail.

@@ -25,7 +25,7 @@ use crate::machine::Supervisor;
 use crate::machine::event::{Descendants, Event, Verdict};
 use crate::machine::time::Time;
 use crate::sys::signals::Signals;
-use crate::sys::tty;
+use crate::sys::{process, tty};
 
 /// Why supervision could not begin. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,7 @@ impl<'a> Driver<'a> {
         let mut exit = self.take_signals()?;
         if exit.is_none() {
             exit = self.feed([Event::Started]);
+            process::release_startup_pages();
         }
         loop {
             if let Some(code) = exit {
