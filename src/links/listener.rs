@@ -89,25 +89,25 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
 
 async fn connect(client: &TcpStream, shared: &Shared) -> Option<TcpStream> {
     let connected = tokio::select! {
+        // In this order: a connection that is made must be ended by the relay, with a reset.
+        biased;
         connected = shared.upstream.connect(&shared.resolver) => connected,
         // Nobody waits for it any more.
         () = relay::failed(client) => return None,
     };
-    let Shared { source, to, .. } = shared;
-    let prepared = connected.map_err(|error| error.to_string()).and_then(|upstream| {
-        relay::prepare(client).and_then(|()| relay::prepare(&upstream)).map_err(|error| error.to_string())?;
-        Ok(upstream)
-    });
-    match prepared {
+    let Shared { source, to, is_failing, .. } = shared;
+    match connected {
         Ok(upstream) => {
-            if shared.is_failing.swap(false, Ordering::Relaxed) {
+            relay::prepare(client);
+            relay::prepare(&upstream);
+            if is_failing.swap(false, Ordering::Relaxed) {
                 info!("{source}: {to} takes connections again");
             }
             Some(upstream)
         }
-        Err(reason) => {
-            if !shared.is_failing.swap(true, Ordering::Relaxed) {
-                warn!("{source}: cannot connect to {to}: {reason}; clients get a reset");
+        Err(error) => {
+            if !is_failing.swap(true, Ordering::Relaxed) {
+                warn!("{source}: cannot connect to {to}: {error}; clients get a reset");
             }
             None
         }

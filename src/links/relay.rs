@@ -6,14 +6,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
+
+use crate::sys::socket;
 
 const SCRATCH: usize = 64 * 1024;
 
@@ -46,13 +46,14 @@ enum Step {
 }
 
 /// Keeps small messages fast and finds out about a peer that vanished: within two minutes when idle.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// A socket that has failed by now takes no option; whoever uses it next will notice.
+pub(super) fn prepare(stream: &TcpStream) {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15))
         .with_retries(4);
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 /// Closes so that the peer sees a reset: to it this is no orderly end.
@@ -95,7 +96,7 @@ async fn is_orderly(client: &TcpStream, upstream: &TcpStream) -> bool {
             (Some(_), Some(_)) | (Some(End::SenderGone), None) | (None, Some(End::SenderGone)) => break,
         }
     }
-    tokio::join!(sent(client), sent(upstream));
+    tokio::join!(delivered(client), delivered(upstream));
     false
 }
 
@@ -193,22 +194,13 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Waits until what was written to `to` is on its way: a reset throws away what is not. There is no event for
+/// Waits until the peer has what was written to `to`: a reset throws away what it has not. There is no event for
 /// it, so this looks now and then; it is the rare end of a rare case.
-async fn sent(to: &TcpStream) {
-    // From here on "writable" means that nothing is left to send.
-    if SockRef::from(to).set_tcp_notsent_lowat(1).is_err() {
-        return;
-    }
+async fn delivered(to: &TcpStream) {
     let mut pause = Duration::from_millis(1);
-    while pause < LAST_BYTES && !is_writable(to) {
+    // Of a connection that failed, nothing can be delivered any more, and the kernel counts nothing.
+    while pause < LAST_BYTES && socket::unacknowledged(to).is_ok_and(|bytes| bytes > 0) {
         sleep(pause).await;
         pause *= 2;
     }
-}
-
-fn is_writable(stream: &TcpStream) -> bool {
-    let mut socket = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    // One that failed counts: there is nothing to wait for.
-    nix::poll::poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

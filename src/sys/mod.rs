@@ -6,3 +6,4 @@ pub mod signals;
 pub mod spawn;
 pub mod stderr;
 pub mod tty;
+pub mod socket;

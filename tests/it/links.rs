@@ -257,7 +257,8 @@ fn an_answer_reaches_a_client_that_sends_to_a_server_that_has_closed() {
     // The first write is answered with a reset, the second can't be passed on.
     client.write_all(b"more").expect("write");
     wait_until("the link's connection to the server has been reset", || !is_in_kernel_table(ends));
-    client.write_all(b"and more").expect("write");
+    // Fails when the link was quick to tell; what has come before must still be there.
+    let _ = client.write_all(b"and more");
     let mut got = vec![0; answer.len()];
     client.read_exact(&mut got).expect("all of it");
     assert!(got == answer);

@@ -1,0 +1,41 @@
+//! What a socket says of itself that no safe crate of ours asks for. Called by the links' relay.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+
+/// How many bytes (and a close) were written to a TCP socket that its peer has not acknowledged. Fails for what is
+/// no TCP connection.
+pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SIOCOUTQ goes by this name in libc.
+    // SAFETY: the descriptor is open for as long as it is borrowed, and this request writes one int to the place
+    // that is given, which lives until the call is over.
+    let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    Errno::result(answer)?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn what_a_peer_has_not_taken_is_counted_even_after_the_close() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let mut writer = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        let (mut reader, _) = listener.accept().expect("accept");
+        assert_eq!(unacknowledged(&writer).expect("ask"), 0);
+        writer.set_nonblocking(true).expect("not blocking");
+        while writer.write(&[0; 65536]).is_ok() {}
+        writer.shutdown(Shutdown::Write).expect("close");
+        assert!(unacknowledged(&writer).expect("ask") > 1);
+        reader.read_to_end(&mut Vec::new()).expect("read");
+        assert_eq!(unacknowledged(&writer).expect("ask"), 0);
+        assert!(unacknowledged(&listener).is_err());
+    }
+}
