@@ -22,7 +22,6 @@ use super::raw::{self, Role};
 use super::report::{Excerpt, Place, Problem, Report, Where};
 use super::{Config, EnvLinks, LogFormat, LogLevel, RestartWhen, Service, ServiceId, units};
 use across::Claims;
-use service::{Part, Subject};
 use values::Values;
 
 /// A configuration to run, and what it warns of.
@@ -31,6 +30,26 @@ pub struct Loaded {
     pub config: Config,
     /// Warnings only; printed as errors are.
     pub warnings: Report,
+}
+
+/// What is known of a service besides its file's text.
+pub struct Subject<'a> {
+    pub id: ServiceId,
+    pub name: &'a str,
+    /// The file, for what is missing in it.
+    pub about: Where,
+    /// Where relative paths of the file begin.
+    pub folder: &'a Path,
+    pub part: Part,
+    /// Takes the place of the file's command.
+    pub command: Option<&'a [OsString]>,
+}
+
+/// What the end of a service means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Sidecar,
 }
 
 /// What the command line puts in the place of the files' settings.

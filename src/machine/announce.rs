@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::action::{Action, Change, Unfit};
 use super::event::{Answer, ClaimId, RequestId};
-use super::service::Out;
+use super::out::Out;
 use super::time::Time;
 
 /// The first retry's longest delay; doubles up to `RETRY_MAX`, so that a registry that returns is found within a second.

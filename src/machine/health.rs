@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::action::{Action, Change};
 use super::event::{CheckId, ProbeId, Verdict};
-use super::service::Out;
+use super::out::Out;
 use super::time::{Time, earliest};
 use crate::config::{self, Unhealthy};
 

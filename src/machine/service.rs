@@ -1,36 +1,18 @@
 //! One service: its runs, its readiness, and whether it is fit to be announced. Owns its restart history, its health
 //! and its announcer; knows nothing of other services (`mod.rs` and `stop.rs` say when it may start and must stop).
 
-use std::time::Duration;
-
-use super::action::{Action, Change, Next, Notice, StopCause, Unfit};
+use super::action::{Action, Change, Next, StopCause, Unfit};
 use super::announce::Announcer;
 use super::event::{Answer, CheckId, Ending, ProbeId, RequestId, Run, SpawnFailure, Verdict};
+use super::fitness::Fitness;
 use super::health::{self, Health};
+use super::out::Out;
 use super::restart::{Decision, History};
 use super::time::{Time, earliest};
 use crate::config::{self, Kind, ReadyBy, RestartWhen, ServiceId, Signal};
 
 /// SIGKILL, the same number everywhere; the machine has no libc to ask.
 pub const SIGKILL: Signal = Signal(9);
-
-/// Where actions go while one service is at work, with what decisions need from outside.
-pub struct Out<'a> {
-    pub service: ServiceId,
-    pub now: Time,
-    pub rng: &'a mut fastrand::Rng,
-    pub actions: &'a mut Vec<Action>,
-}
-
-impl Out<'_> {
-    pub fn act(&mut self, action: Action) {
-        self.actions.push(action);
-    }
-
-    pub fn tell(&mut self, change: Change) {
-        self.actions.push(Action::Tell(Notice { service: Some(self.service), change }));
-    }
-}
 
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -91,13 +73,6 @@ pub enum DownWhy {
     GaveUp,
 }
 
-/// Since when the current run has been ready and healthy, and how long that must last before it is announced.
-#[derive(Debug, Clone, Copy)]
-struct Fitness {
-    since: Option<Time>,
-    settle: Duration,
-}
-
 impl Service {
     pub fn new(config: &config::Service) -> Self {
         Self {
@@ -106,7 +81,7 @@ impl Service {
             history: History::default(),
             health: Health::new(&config.checks),
             announcer: Announcer::new(config.announce.iter().map(|announce| announce.ttl).min()),
-            fitness: Fitness { since: None, settle: Duration::ZERO },
+            fitness: Fitness::default(),
         }
     }
 
@@ -351,7 +326,7 @@ impl Service {
             | State::Backoff { .. }
             | State::Down { .. } => {}
         }
-        let fit = self.fit(closing, out.now);
+        let fit = self.fitness.judge(self.serves(closing), out.now);
         self.announcer.want(fit, out);
     }
 
@@ -361,10 +336,7 @@ impl Service {
             State::Up { since, ready: Readiness::No } => {
                 (config.kind == Kind::Daemon).then(|| since + config.ready.timeout)
             }
-            State::Up { ready: Readiness::Yes, .. } => {
-                let settling = self.fitness.since.filter(|_| !self.fitness.settle.is_zero());
-                settling.map(|since| since + self.fitness.settle)
-            }
+            State::Up { ready: Readiness::Yes, .. } => self.fitness.settled_at(),
             State::Stopping { kill: Kill::At(at), .. } => Some(at),
             State::Stopping { kill: Kill::Never | Kill::Done, .. } => None,
             State::Backoff { until } => (closing == Closing::No).then_some(until),
@@ -373,9 +345,9 @@ impl Service {
         earliest(own, inner)
     }
 
-    /// May it be announced? Announced means running, ready, healthy, not stopping, and settled since its last crash.
-    fn fit(&mut self, closing: Closing, now: Time) -> Result<(), Unfit> {
-        let steady = match self.state {
+    /// Whether it serves now, as far as that can be seen from inside.
+    fn serves(&self, closing: Closing) -> Result<(), Unfit> {
+        match self.state {
             State::Up { ready: Readiness::Yes, .. } if closing == Closing::Yes => Err(Unfit::Stopping),
             State::Up { ready: Readiness::Yes, .. } => match self.health.state() {
                 health::State::Healthy => Ok(()),
@@ -386,18 +358,7 @@ impl Service {
             State::Waiting | State::Starting { .. } | State::Backoff { .. } | State::Down { .. } => {
                 Err(Unfit::NotRunning)
             }
-        };
-        if steady.is_err() {
-            self.fitness.since = None;
-            return steady;
         }
-        let since = *self.fitness.since.get_or_insert(now);
-        if now < since + self.fitness.settle {
-            return Err(Unfit::Settling);
-        }
-        // Settled once is settled for this run, and no deadline is left behind.
-        self.fitness.settle = Duration::ZERO;
-        Ok(())
     }
 
     fn restart_if_wanted(&mut self, config: &config::Service, fallen: Option<CheckId>, out: &mut Out<'_>) {
@@ -431,7 +392,7 @@ impl Service {
                 self.health.stop(out);
                 out.act(Action::KillRemains { service: out.service, run: self.last_run });
                 out.tell(Change::Ended { ending, ran_for, next: Next::RestartIn(delay) });
-                self.fitness.settle = config.ready.settle.max(self.history.ceiling(&config.restart));
+                self.fitness.must_settle(config.ready.settle.max(self.history.ceiling(&config.restart)));
                 self.state = State::Backoff { until: out.now + delay };
             }
         }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::etcd2::Trace;
 use super::skydns::Record;
 
 /// One registration of records that live and die together.
@@ -61,6 +60,17 @@ impl Claim {
     pub(super) fn begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
+}
+
+/// What the v2 API, which has no leases, has told us of the node of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// None was asked for, or it is gone.
+    Nothing,
+    /// A creation was sent when the store stood at `after`, and its answer is not in (yet, or for good).
+    Asked { after: u64 },
+    /// It is ours as long as it has this `createdIndex`.
+    Created { created: u64, modified: u64 },
 }
 
 /// The name of a claim among all claims of all machines: etcd's lease ID, a folder record's owner.

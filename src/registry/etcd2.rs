@@ -14,7 +14,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use tokio::sync::OwnedMutexGuard;
 
-use super::claim::Claim;
+use super::claim::{Claim, Trace};
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
@@ -28,17 +28,6 @@ const ROUNDS: usize = 4;
 const KEY_NOT_FOUND: u64 = 100;
 const COMPARE_FAILED: u64 = 101;
 const KEY_EXISTS: u64 = 105;
-
-/// What is known about the node of one record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
-    /// None was asked for, or it is gone.
-    Nothing,
-    /// A creation was sent when the store stood at `after`, and its answer is not in (yet, or for good).
-    Asked { after: u64 },
-    /// It is ours as long as it has this `createdIndex`.
-    Created { created: u64, modified: u64 },
-}
 
 type Traces = OwnedMutexGuard<Vec<Trace>>;
 

@@ -2,6 +2,7 @@
 //! `select!`, nothing awaited anywhere else on the way.
 
 pub mod children;
+pub mod journal;
 pub mod limp;
 pub mod perform;
 pub mod reaper;

@@ -3,19 +3,19 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use nix::sys::resource::Resource as Rlimit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::children::{Children, Owner};
+use super::journal::Journal;
 use super::registrar::Registrar;
 use super::stop_with_job;
 use super::tasks::{Purpose, Tasks};
 use crate::checks::{self, http::Prober};
 use crate::config::{Config, Probe, Resource, Service, ServiceId, Signal};
-use crate::machine::action::{Action, Change, Next, Notice};
+use crate::machine::action::Action;
 use crate::machine::event::{CheckId, Ending, Event, ProbeId, Run, SpawnFailure, Verdict};
 use crate::net::resolve::Resolver;
 use crate::sys::process::{self, Pid};
@@ -39,11 +39,8 @@ pub struct World {
     environment: Vec<OsString>,
     position: Position,
     terminal: Option<Terminal>,
-    /// Why each check failed last, for the line that says that it is unhealthy.
-    failures: Failures,
+    journal: Journal,
 }
-
-type Failures = Rc<std::cell::RefCell<HashMap<(ServiceId, CheckId), String>>>;
 
 /// Where in the process tree we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +85,7 @@ impl World {
             environment: process::environment(),
             position,
             terminal: Terminal::controlling(),
-            failures: Failures::default(),
+            journal: Journal::default(),
             config,
         })
     }
@@ -120,7 +117,7 @@ impl World {
                 self.registrar.withdraw(&mut self.tasks, service, claim, request);
             }
             Action::Sweep(signal) => self.sweep(signal),
-            Action::Tell(notice) => self.tell(&notice),
+            Action::Tell(notice) => self.journal.tell(&self.config, &notice, &self.registrar),
             Action::Exit(code) => return Done { event: None, exit: Some(code) },
         }
         Done::default()
@@ -150,9 +147,10 @@ impl World {
         }
     }
 
+    /// What the log will say of the check should this make it unhealthy.
     pub fn note_exec_probe(&self, service: ServiceId, check: CheckId, ending: Ending) {
         if !ending.is_success() {
-            self.failures.borrow_mut().insert((service, check), ending.to_string());
+            self.journal.note_failure(service, check, ending.to_string());
         }
     }
 
@@ -270,13 +268,13 @@ impl World {
                     None
                 }
                 Err(error) => {
-                    self.failures.borrow_mut().insert((service, check), error.to_string());
+                    self.journal.note_failure(service, check, error.to_string());
                     Some(done(Verdict::Fail))
                 }
             };
         }
         let (resolver, prober) = (Arc::clone(&self.resolver), self.prober.clone());
-        let failures = Rc::clone(&self.failures);
+        let journal = self.journal.clone();
         let work = async move {
             let result = match (&target, prober) {
                 (Probe::Http(target), Some(prober)) => prober.probe(target).await,
@@ -287,62 +285,13 @@ impl World {
             done(match result {
                 Ok(()) => Verdict::Pass,
                 Err(failure) => {
-                    failures.borrow_mut().insert((service, check), failure.to_string());
+                    journal.note_failure(service, check, failure.to_string());
                     Verdict::Fail
                 }
             })
         };
         self.tasks.start(Purpose::Probe(service, check), work, done(Verdict::Fail));
         None
-    }
-
-    fn tell(&self, notice: &Notice) {
-        let change = &notice.change;
-        let name = notice.service.map(|id| self.config.services[id.0].name.as_str());
-        let reason = self.reason(notice).map(|reason| format!(": {reason}")).unwrap_or_default();
-        match (level(change), name) {
-            (tracing::Level::ERROR, service) => tracing::error!(service, "{change}{reason}"),
-            (tracing::Level::WARN, service) => tracing::warn!(service, "{change}{reason}"),
-            (tracing::Level::INFO, service) => tracing::info!(service, "{change}{reason}"),
-            (_, service) => tracing::debug!(service, "{change}{reason}"),
-        }
-    }
-
-    /// What the world knows of a change's cause and the supervisor need not.
-    fn reason(&self, notice: &Notice) -> Option<String> {
-        let service = notice.service?;
-        match notice.change {
-            Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, check)).cloned(),
-            Change::RegistryLost => self.registrar.last_error(service),
-            Change::Announced => self.registrar.describe(service),
-            _ => None,
-        }
-    }
-}
-
-fn level(change: &Change) -> tracing::Level {
-    use tracing::Level;
-    match change {
-        Change::Ended { next: Next::GivesUp, .. } | Change::NeverStarts { .. } => Level::ERROR,
-        Change::Ended { next: Next::RestartIn(_), .. }
-        | Change::Killed
-        | Change::Unhealthy { .. }
-        | Change::KeyTaken
-        | Change::RegistryLost
-        | Change::Forgotten => Level::WARN,
-        Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
-        Change::Started { .. }
-        | Change::Ready
-        | Change::Ended { next: Next::StaysDown, .. }
-        | Change::Stopping { .. }
-        | Change::Healthy { .. }
-        | Change::Announced
-        | Change::Withdrawing(_)
-        | Change::Withdrawn
-        | Change::RegistryBack
-        | Change::ShuttingDown(_)
-        | Change::Sweeping(_) => Level::INFO,
-        Change::SignalDropped(_) | Change::ProbeTimedOut { .. } => Level::DEBUG,
     }
 }
 

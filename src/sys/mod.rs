@@ -3,7 +3,7 @@
 
 pub mod process;
 pub mod signals;
+pub mod socket;
 pub mod spawn;
 pub mod stderr;
 pub mod tty;
-pub mod socket;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::Subject;
 use super::across::{Claims, Listener, Name};
-use super::service::{Subject, positive};
 use super::values::Values;
 use crate::config::raw::table::{At, Field};
 use crate::config::report::Problem;
@@ -23,7 +23,7 @@ pub fn check(
     let name = values.required(&raw.name, "name", raw.place, units::service_name);
     let listen = listen(&raw.listen, values);
     let to = values.required(&raw.to, "to", raw.place, upstream);
-    let connect_timeout = values.or(&raw.connect_timeout, Duration::from_secs(3), positive);
+    let connect_timeout = values.or(&raw.connect_timeout, Duration::from_secs(3), units::positive_duration);
 
     let typed = raw.name.given().map_or("?", |at| &at.value);
     let mut claim = |addresses, place| {

@@ -13,34 +13,15 @@ use std::time::Duration;
 use super::across::{Claims, Name};
 use super::env_file;
 use super::values::Values;
+use super::{Part, Subject};
 use crate::config::raw::table::{At, Field};
 use crate::config::report::{Excerpt, Place, Problem, Where};
 use crate::config::{
-    GiveUp, Kind, Ready, ReadyBy, Restart, RestartWhen, Service, ServiceId, Signal, Stop, User, raw, units,
+    GiveUp, Kind, Ready, ReadyBy, Restart, RestartWhen, Service, Signal, Stop, User, raw, units,
 };
 
 /// Docker's time from TERM to KILL, unless it is told another.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
-
-/// What is known of a service besides its file's text.
-pub struct Subject<'a> {
-    pub id: ServiceId,
-    pub name: &'a str,
-    /// The file, for what is missing in it.
-    pub about: Where,
-    /// Where relative paths of the file begin.
-    pub folder: &'a Path,
-    pub part: Part,
-    /// Takes the place of the file's command.
-    pub command: Option<&'a [OsString]>,
-}
-
-/// What the end of a service means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    Main,
-    Sidecar,
-}
 
 /// `None` after the reasons were reported.
 pub fn check(
@@ -236,7 +217,7 @@ fn restart(raw: &raw::Restart, values: &mut Values<'_>) -> Option<Restart> {
     let max_delay = values.or(&raw.max_delay, Duration::from_secs(30), units::duration);
     let reset_after = values.or(&raw.reset_after, Duration::from_secs(60), units::duration);
     let after = values.number(&raw.give_up.after, 20, 1..=u32::MAX);
-    let within = values.or(&raw.give_up.within, Duration::from_secs(600), positive);
+    let within = values.or(&raw.give_up.within, Duration::from_secs(600), units::positive_duration);
     if let (Some(delay), Some(max_delay)) = (delay, max_delay)
         && delay > max_delay
         && let Some(place) = raw.max_delay.place().or(raw.delay.place())
@@ -295,7 +276,7 @@ fn ready(raw: &raw::Service, values: &mut Values<'_>) -> Option<Ready> {
         ReadyBy::Start,
         &[("start", ReadyBy::Start), ("checks", ReadyBy::Checks)],
     );
-    let timeout = values.or(&raw.ready.timeout, Duration::from_secs(60), positive);
+    let timeout = values.or(&raw.ready.timeout, Duration::from_secs(60), units::positive_duration);
     let settle = values.or(&raw.ready.settle, Duration::from_secs(1), units::duration);
     let none = match &raw.checks {
         Field::Absent => true,
@@ -329,17 +310,4 @@ fn fits_kind(raw: &raw::Service, kind: Kind, restart: &Restart, part: Part, valu
     for (place, what) in announced.chain(checked) {
         values.error(place, format!("a oneshot can't be {what}: it serves nothing"));
     }
-}
-
-/// A duration that may not be zero.
-pub fn positive(text: &str) -> Result<Duration, units::Bad> {
-    let duration = units::duration(text)?;
-    if duration.is_zero() {
-        return Err(units::Bad {
-            wanted: "a duration that can be used here",
-            why: "it is zero".to_owned(),
-            hint: None,
-        });
-    }
-    Ok(duration)
 }

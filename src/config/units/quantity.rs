@@ -21,6 +21,15 @@ pub fn duration(text: &str) -> Result<Duration, Bad> {
     Ok(duration)
 }
 
+/// A duration that is not zero.
+pub fn positive_duration(text: &str) -> Result<Duration, Bad> {
+    let duration = duration(text)?;
+    if duration.is_zero() {
+        return Err(Bad::new("a duration that can be used here", "it is zero"));
+    }
+    Ok(duration)
+}
+
 /// A duration, or `never` (`None`).
 pub fn duration_or_never(text: &str) -> Result<Option<Duration>, Bad> {
     if text == "never" { Ok(None) } else { duration(text).map(Some) }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Subject;
+use super::super::Subject;
 use crate::config::check::across::{Claims, Record};
 use crate::config::check::values::Values;
 use crate::config::raw::table::{At, Field};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{argv, positive};
+use super::argv;
 use crate::config::check::values::Values;
 use crate::config::raw::table::Field;
 use crate::config::report::Problem;
@@ -10,8 +10,8 @@ use crate::config::{Check, Probe, Unhealthy, raw, units};
 
 pub fn check(raw: &raw::Check, values: &mut Values<'_>) -> Option<Check> {
     let probe = probe(raw, values);
-    let every = values.or(&raw.every, Duration::from_secs(2), positive);
-    let timeout = values.or(&raw.timeout, Duration::from_secs(1), positive);
+    let every = values.or(&raw.every, Duration::from_secs(2), units::positive_duration);
+    let timeout = values.or(&raw.timeout, Duration::from_secs(1), units::positive_duration);
     let grace = values.or(&raw.grace, Duration::from_secs(10), units::duration);
     let rise = values.number(&raw.rise, 1, 1..=u32::MAX);
     let fall = values.number(&raw.fall, 3, 1..=u32::MAX);

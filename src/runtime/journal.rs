@@ -1,0 +1,74 @@
+//! What the supervisor has to say, said in the log: how grave it is, and what the world knows of its cause.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tracing::Level;
+
+use super::registrar::Registrar;
+use crate::config::{Config, ServiceId, Signal};
+use crate::machine::action::{Change, Next, Notice};
+use crate::machine::event::CheckId;
+
+/// Cheap to share: probes that run note why they failed.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    /// Why each check failed last.
+    failures: Rc<RefCell<HashMap<(ServiceId, CheckId), String>>>,
+}
+
+impl Journal {
+    /// Keeps why a probe failed for the line that says that its check is unhealthy.
+    pub fn note_failure(&self, service: ServiceId, check: CheckId, why: String) {
+        self.failures.borrow_mut().insert((service, check), why);
+    }
+
+    pub fn tell(&self, config: &Config, notice: &Notice, registrar: &Registrar) {
+        let change = &notice.change;
+        let service = notice.service.map(|id| config.services[id.0].name.as_str());
+        let cause = self.cause(notice, registrar).map(|cause| format!(": {cause}")).unwrap_or_default();
+        match level(change) {
+            Level::ERROR => tracing::error!(service, "{change}{cause}"),
+            Level::WARN => tracing::warn!(service, "{change}{cause}"),
+            Level::INFO => tracing::info!(service, "{change}{cause}"),
+            Level::DEBUG | Level::TRACE => tracing::debug!(service, "{change}{cause}"),
+        }
+    }
+
+    /// What the supervisor need not know to decide, and people to understand.
+    fn cause(&self, notice: &Notice, registrar: &Registrar) -> Option<String> {
+        let service = notice.service?;
+        match notice.change {
+            Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, check)).cloned(),
+            Change::RegistryLost => registrar.last_error(service),
+            Change::Announced => registrar.describe(service),
+            _ => None,
+        }
+    }
+}
+
+fn level(change: &Change) -> Level {
+    match change {
+        Change::Ended { next: Next::GivesUp, .. } | Change::NeverStarts { .. } => Level::ERROR,
+        Change::Ended { next: Next::RestartIn(_), .. }
+        | Change::Killed
+        | Change::Unhealthy { .. }
+        | Change::KeyTaken
+        | Change::RegistryLost
+        | Change::Forgotten => Level::WARN,
+        Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
+        Change::Started { .. }
+        | Change::Ready
+        | Change::Ended { next: Next::StaysDown, .. }
+        | Change::Stopping { .. }
+        | Change::Healthy { .. }
+        | Change::Announced
+        | Change::Withdrawing(_)
+        | Change::Withdrawn
+        | Change::RegistryBack
+        | Change::ShuttingDown(_)
+        | Change::Sweeping(_) => Level::INFO,
+        Change::SignalDropped(_) | Change::ProbeTimedOut { .. } => Level::DEBUG,
+    }
+}
