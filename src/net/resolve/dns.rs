@@ -1,7 +1,7 @@
 //! DNS through hickory, as resolv.conf asks: its servers, search domains and ndots. Never reads the hosts file (the
 //! resolver does), never waits longer than `DNS_LIMIT`. Used by the resolver alone.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// "No such name" is believed for no longer than this: a peer that comes up is found soon, while zones of old say
 /// that such an answer keeps for a day.
 const NEGATIVE: Duration = Duration::from_secs(5);
+
+/// The engine's own name server, in each container on a user-defined network. It says 600 s of an address that is
+/// another container's with the next start, and it is on this machine: asked each time, as every C library does.
+const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// Answers kept. A container knows few names.
 const CACHE: u64 = 256;
@@ -76,6 +80,7 @@ fn build(resolv_conf: &[u8], port: u16) -> Result<TokioResolver, NetError> {
     }
     // The search list holds `domain` already. What hickory adds is the hostname's own domain, tried first: no C
     // library does that where there is a search list.
+    let asks_docker = servers.iter().any(|server| server.ip == DOCKER);
     let config = ResolverConfig::from_parts(None, parsed.search().to_vec(), servers);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
@@ -88,6 +93,10 @@ fn build(resolv_conf: &[u8], port: u16) -> Result<TokioResolver, NetError> {
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = CACHE;
     options.negative_max_ttl = Some(NEGATIVE);
+    if asks_docker {
+        options.positive_max_ttl = Some(Duration::ZERO);
+        options.negative_max_ttl = Some(Duration::ZERO);
+    }
     builder.build()
 }
 
@@ -179,6 +188,23 @@ mod tests {
             assert!(asked_second.try_iter().any(|question| question == "db.b.example. A"));
             let error = dns.lookup("nothing").await.expect_err("no such name");
             assert_eq!(error.to_string(), "no address found for `nothing`");
+        });
+    }
+
+    #[test]
+    fn docker_s_name_server_is_asked_each_time_whatever_it_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = UdpSocket::bind((DOCKER, 0)).expect("bind");
+        let port = socket.local_addr().expect("bound").port();
+        let asked = serve(socket, &[("db.", 600, "10.0.0.1")]);
+        let dns = dns(&folder, "nameserver 127.0.0.11\noptions ndots:0\n", port);
+        runtime().block_on(async {
+            for _ in 0..2 {
+                assert_eq!(texts(dns.lookup("db").await), ["10.0.0.1"]);
+                assert!(asked.try_iter().any(|question| question == "db. A"));
+                dns.lookup("nothing").await.expect_err("no such name");
+                assert!(asked.try_iter().any(|question| question == "nothing. A"));
+            }
         });
     }
 
