@@ -3,11 +3,16 @@
 
 use std::process::Command;
 
+/// What keeps a private engine from being started is told after what the default one's client said.
+const DOCKER: &str = "docker version >/dev/null && exit
+    [ $(id -u) = 0 ] || { echo 'Only root can start an engine' >&2; exit 1; }
+    command -v dockerd >/dev/null || { echo 'There is no dockerd to start (Debian: docker.io)' >&2; exit 1; }";
+
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
     /// PID and mount namespaces through `unshare`: as root, or with user namespaces open to everyone.
     Namespaces,
-    /// A Docker daemon that answers.
+    /// A Docker engine that answers, or root and a dockerd to start one.
     Docker,
 }
 
@@ -25,7 +30,7 @@ impl Need {
     fn probe(self) -> Command {
         let (program, args): (_, &[&str]) = match self {
             Need::Namespaces => ("unshare", &["--fork", "--pid", "--mount-proc", "--", "true"]),
-            Need::Docker => ("docker", &["version", "--format", "{{.Server.Version}}"]),
+            Need::Docker => ("sh", &["-c", DOCKER]),
         };
         let mut probe = Command::new(program);
         if let (Need::Namespaces, false) = (self, nix::unistd::geteuid().is_root()) {

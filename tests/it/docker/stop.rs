@@ -1,0 +1,51 @@
+//! `docker stop` takes what main takes, and not noticeably more: side by side with the engine's own init (tini) and
+//! with no init at all, on the same image and in turns, so that a busy machine slows all of them.
+
+use std::time::Duration;
+
+use crate::support::docker::Engine;
+use crate::support::docker::image::Image;
+
+const ROUNDS: usize = 3;
+/// What stands before the command, in the options and in the command.
+const UNDER: [(&str, &[&str], &[&str]); 4] = [
+    ("nothing", &[], &[]),
+    ("tini", &["--init"], &[]),
+    ("ensign", &[], &["/ensign", "--"]),
+    ("ensign under tini", &["--init"], &["/ensign", "--"]),
+];
+
+/// How long `docker stop` takes for each of `UNDER`, sorted.
+fn stops(engine: &Engine, image: &str, main: &[&str]) -> [Vec<Duration>; UNDER.len()] {
+    let mut took = [const { vec![] }; UNDER.len()];
+    for _ in 0..ROUNDS {
+        for ((_, options, before), took) in UNDER.iter().zip(&mut took) {
+            let container = engine.start_container("stopped", options, image, &[before, main].concat());
+            container.until_logged("listening");
+            took.push(container.stop());
+            assert_eq!(container.wait(), 0);
+            container.ok(&["rm", "-f"]);
+        }
+    }
+    for ((name, ..), took) in UNDER.iter().zip(&mut took) {
+        took.sort();
+        println!("{main:?} under {name}: {took:.0?}");
+    }
+    took
+}
+
+#[test]
+fn a_stop_takes_as_long_as_main_and_no_longer() {
+    let Some(engine) = Engine::start() else { return };
+    let image = engine.import(&Image::scratch());
+    let [nothing, tini, ensign, guest] = stops(&engine, &image, &["/actor", "http", "0.0.0.0:0"]);
+    let slowest = nothing[ROUNDS - 1].max(tini[ROUNDS - 1]);
+    assert!(ensign[0] <= slowest && guest[0] <= slowest);
+
+    // The measure is fine enough: a main that needs a second is seen to.
+    let delayed = ["/actor", "http", "0.0.0.0:0", "--term-delay", "1000"];
+    let second = Duration::from_secs(1);
+    for took in stops(&engine, &image, &delayed) {
+        assert!(took[0] >= second && took[0] <= second + slowest, "{took:?}");
+    }
+}
