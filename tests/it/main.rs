@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod announce;
 mod config;
 mod docker;
 mod etcd;

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,11 +23,19 @@ pub enum V2 {
     Off,
 }
 
+/// What a restart finds.
+#[derive(Clone, Copy, Debug)]
+pub enum Data {
+    Kept,
+    Wiped,
+}
+
 /// A one-member cluster.
 pub struct Etcd {
     child: Child,
     client: SocketAddr,
-    _data: TempDir,
+    v2: V2,
+    data: TempDir,
 }
 
 impl Etcd {
@@ -46,34 +55,39 @@ impl Etcd {
         Self::try_start(client, V2::On).expect("etcd must start again on its port")
     }
 
+    /// Kills it, as a power cut would.
+    pub fn stop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    /// Starts it again after a `stop`, at the same endpoint.
+    pub fn start_again(&mut self, data: Data) {
+        if let Data::Wiped = data {
+            self.data = tempfile::tempdir().expect("a temporary folder");
+        }
+        self.child = launch(self.client, self.v2, self.data.path());
+        assert!(self.has_come_up(), "etcd must start again on its port");
+    }
+
     fn try_start(client: SocketAddr, v2: V2) -> Option<Self> {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let (client_url, peer_url) = (format!("http://{client}"), format!("http://{}", free_port()));
-        let v2 = match v2 {
-            V2::On => "--enable-v2=true",
-            V2::Off => "--enable-v2=false",
-        };
-        let child = Command::new("etcd")
-            .args(["--name", "one", "--logger", "zap", "--log-level", "error", v2, "--data-dir"])
-            .arg(data.path())
-            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("one={peer_url}")])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| panic!("these tests need a real etcd in PATH (Debian: etcd-server): {e}"));
-        let mut etcd = Self { child, client, _data: data };
+        let mut etcd = Self { child: launch(client, v2, data.path()), client, v2, data };
+        etcd.has_come_up().then_some(etcd)
+    }
+
+    fn has_come_up(&mut self) -> bool {
         let deadline = Instant::now() + STARTED_WITHIN;
         while Instant::now() < deadline {
-            if etcd.child.try_wait().expect("our own child").is_some() {
-                return None;
+            if self.child.try_wait().expect("our own child").is_some() {
+                return false;
             }
-            if request(client, "GET", "/health", "").is_ok_and(|(_, body)| body.contains("true")) {
-                return Some(etcd);
+            if request(self.client, "GET", "/health", "").is_ok_and(|(_, body)| body.contains("true")) {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        None
+        false
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -101,9 +115,25 @@ impl Etcd {
 
 impl Drop for Etcd {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
+        self.stop();
     }
+}
+
+fn launch(client: SocketAddr, v2: V2, data: &Path) -> Child {
+    let (client_url, peer_url) = (format!("http://{client}"), format!("http://{}", free_port()));
+    let v2 = match v2 {
+        V2::On => "--enable-v2=true",
+        V2::Off => "--enable-v2=false",
+    };
+    Command::new("etcd")
+        .args(["--name", "one", "--logger", "zap", "--log-level", "error", v2, "--data-dir"])
+        .arg(data)
+        .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+        .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        .args(["--initial-cluster", &format!("one={peer_url}")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("these tests need a real etcd in PATH (Debian: etcd-server): {e}"))
 }
 
 /// HTTP/1.0, so that the answer ends with the connection and is never chunked.

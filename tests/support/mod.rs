@@ -6,11 +6,14 @@ use std::path::PathBuf;
 pub mod docker;
 pub mod etcd;
 pub mod namespace;
+pub mod place;
 pub mod plan;
 pub mod process;
+pub mod service;
 pub mod skip;
 pub mod terminal;
 pub mod wait;
+pub mod watch;
 pub mod world;
 
 /// The init under test: this build's, or the one that ENSIGN_BIN names (a release build; a peer, to compare).
@@ -41,4 +44,3 @@ pub fn acted(args: &[&str]) -> Vec<OsString> {
     argv.extend(args.iter().map(OsString::from));
     argv
 }
-pub mod place;

@@ -231,9 +231,14 @@ impl Running {
         wait::at_once(&format!("{:?} to be running", self.argv), || self.find(&self.argv))
     }
 
+    /// Every process inside that runs exactly `argv` now.
+    pub fn pids_of(&self, argv: &[OsString]) -> Vec<i32> {
+        let below = process::descendants(self.child.id() as i32).into_iter();
+        below.filter(|pid| process::argv(*pid) == argv).collect()
+    }
+
     fn find(&self, argv: &[OsString]) -> Option<i32> {
-        let below = process::descendants(self.child.id() as i32);
-        below.into_iter().find(|pid| process::argv(*pid) == argv)
+        self.pids_of(argv).first().copied()
     }
 
     /// The main process under the init: its only child.
