@@ -6,6 +6,7 @@ mod support;
 mod announce;
 mod config;
 mod docker;
+mod demo;
 mod etcd;
 mod explore;
 mod init;

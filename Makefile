@@ -1,0 +1,33 @@
+# Everything that is done to this repository, one target each. CI calls `make test`.
+# `make demo` needs Rust and a C linker; `make test` installs what else it needs (scripts/setup).
+
+CARGO ?= cargo
+
+.PHONY: help demo test lint static bench
+
+help:
+	@echo 'make demo    see it work: a service is announced, killed, withdrawn, restarted, stopped'
+	@echo 'make test    install what is missing, then lint and every test'
+	@echo 'make lint    format, clippy, house rules'
+	@echo 'make static  the release binary'
+	@echo 'make bench   the cost of the init beside its peers'
+
+# A debug build: it is there in a fraction of the time, and what is shown takes milliseconds either way.
+demo:
+	@$(CARGO) build --bins --example actor --example demo
+	@$(CARGO) run --quiet --example demo
+
+test:
+	@scripts/test
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) test --quiet --test it tidy::
+
+static:
+	$(CARGO) build --release
+	@scripts/built release
+
+bench:
+	$(CARGO) bench --bench init
