@@ -3,6 +3,11 @@
 //!
 //! It only watches from outside: what it shows is ensign's own log, the output of `ensign ls`, and times that it took
 //! itself. Everything is on 127.0.0.1 and in one temporary folder, and ends with it. Uses nothing of ensign's library.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clippy.toml is for PID 1: this program starts one and waits for it"
+)]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};

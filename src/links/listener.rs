@@ -64,6 +64,10 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     warn!("{}: cannot accept connections for now: {error}", shared.source);
                 }
                 last_failure = Some(Instant::now());
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "no event says that descriptors are free again"
+                )]
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -168,6 +168,7 @@ async fn hand_over(bytes: &[u8], from: &TcpStream, to: &TcpStream) -> Option<End
     };
     let give_up = async {
         failed(from).await;
+        #[expect(clippy::disallowed_methods, reason = "a limit, raced against the bytes")]
         sleep(LAST_BYTES).await;
     };
     tokio::select! {

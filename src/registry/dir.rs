@@ -264,6 +264,10 @@ fn lock(root: &Path) -> Result<Flock<File>, Error> {
             }
             Err((same, _)) => file = same,
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a blocking thread of its own, and flock has no time limit"
+        )]
         std::thread::sleep(LOCK_POLL);
     }
 }

@@ -37,6 +37,7 @@ pub fn wait() -> Waited {
     loop {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG;
+        #[expect(clippy::disallowed_methods, reason = "the one wait, for the one reaper")]
         // SAFETY: the kernel writes one siginfo into memory that is ours.
         let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
         if result == -1 {

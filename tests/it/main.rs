@@ -1,4 +1,10 @@
 //! One integration binary for everything that needs more than one module.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    reason = "clippy.toml is for PID 1: a test starts, waits for and prints what it likes"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

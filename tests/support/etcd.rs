@@ -234,7 +234,7 @@ impl Lossy {
 fn relay(mut client: TcpStream, to: SocketAddr, fate: Option<Fate>) {
     let Some(request) = read_message(&mut client) else { return };
     if let Some(Fate::Late(by)) = fate {
-        std::thread::sleep(by);
+        super::wait::be_late(by);
     }
     let Ok(mut server) = TcpStream::connect(to) else { return };
     if server.write_all(&request).is_err() {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,13 +20,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
+use super::wait;
 
 pub const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
 pub const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
 /// The shortest that etcd grants.
 pub const TTL: Duration = Duration::from_secs(2);
 pub const LONG: Duration = Duration::from_secs(60);
-pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub fn registry(url: RegistryUrl) -> Registry {
     let config = config::Registry { url, prefix: "/skydns".to_owned() };
@@ -172,9 +172,5 @@ pub async fn give_up_after<F: Future>(times: usize, future: F) -> Option<F::Outp
 
 /// Waits for a fact, within one generous deadline.
 pub async fn until(what: &str, fact: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !fact() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait::until_async(what, async || fact().then_some(())).await;
 }

@@ -26,6 +26,28 @@ pub fn until_true(what: &str, mut fact: impl FnMut() -> bool) {
     until(what, || fact().then_some(()));
 }
 
+/// As `until`, where to ask takes an await.
+pub async fn until_async<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = fact().await {
+            return answer;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        tokio::time::sleep(LONGEST_PAUSE).await;
+    }
+}
+
+/// A delay that is itself what a test is about, such as an answer that comes late. Never to wait for a fact.
+pub fn be_late(by: Duration) {
+    sleep(by);
+}
+
+/// As `be_late`.
+pub async fn be_late_async(by: Duration) {
+    tokio::time::sleep(by).await;
+}
+
 fn ask<T>(what: &str, mut fact: impl FnMut() -> Option<T>, mut pause: impl FnMut()) -> T {
     let started = Instant::now();
     loop {
