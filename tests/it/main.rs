@@ -18,3 +18,4 @@ mod explore;
 mod init;
 mod links;
 mod machine;
+mod tidy;

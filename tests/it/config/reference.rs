@@ -145,6 +145,44 @@ fn each_line_of_the_full_file_is_the_default() {
     assert!(taken_out > 30, "{taken_out}");
 }
 
+/// The blocks of TOML in a text, in order.
+fn blocks(text: &str) -> Vec<&str> {
+    text.split("\n```toml\n")
+        .skip(1)
+        .map(|after| after.split("\n```").next().expect("split gives one"))
+        .collect()
+}
+
+/// A block that says where it lies, `# /etc/ensign/web.toml`, is one of the files of its section; any other is a file
+/// by itself, where no command is given of a service that needs nothing else.
+#[test]
+fn each_snippet_shown_to_users_is_valid() {
+    let docs = fs::read_dir("docs").expect("is there").map(|entry| entry.expect("readable").path());
+    let mut seen = 0;
+    for path in docs.filter(|path| path.is_file()).chain(["README.md".into()]) {
+        let text = fs::read_to_string(&path).expect("text");
+        for section in text.split("\n## ") {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let check =
+                |path: &Path| load(path).map(drop).unwrap_or_else(|report| panic!("{report}\n{section}"));
+            for block in blocks(section) {
+                seen += 1;
+                match block.lines().next().and_then(|line| line.strip_prefix("# /etc/ensign/")) {
+                    Some(name) => fs::write(folder.path().join(name), block).expect("writable"),
+                    None if block.contains("\ncommand ") || block.starts_with("command ") => {
+                        in_folder(block, check);
+                    }
+                    None => in_folder(&format!("command = ['x']\n{block}"), check),
+                }
+            }
+            if fs::read_dir(folder.path()).expect("is there").next().is_some() {
+                check(folder.path());
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
 #[test]
 fn each_file_shown_to_users_is_valid() {
     for entry in fs::read_dir("config").expect("is there") {
