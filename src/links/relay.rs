@@ -201,6 +201,7 @@ async fn delivered(to: &TcpStream) {
     let mut pause = Duration::from_millis(1);
     // Of a connection that failed, nothing can be delivered any more, and the kernel counts nothing.
     while pause < LAST_BYTES && socket::unacknowledged(to).is_ok_and(|bytes| bytes > 0) {
+        #[expect(clippy::disallowed_methods, reason = "the kernel has no event for an acknowledgement")]
         sleep(pause).await;
         pause *= 2;
     }

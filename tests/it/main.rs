@@ -11,8 +11,8 @@ mod support;
 
 mod announce;
 mod config;
-mod docker;
 mod demo;
+mod docker;
 mod etcd;
 mod explore;
 mod init;
