@@ -2,7 +2,7 @@
 //! run time, even in a static binary). Used by links, checks and the registry clients.
 //!
 //! Never caches beyond what the source says: a file is read again when its stat changes, a DNS answer lives for its
-//! TTL. Never waits without bound: a dead DNS server costs at most [`DNS_LIMIT`].
+//! TTL and a few seconds at most. Never waits without bound: a dead DNS server costs at most [`DNS_LIMIT`].
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -17,9 +17,9 @@ use super::{DNS_LIMIT, ResolveError};
 /// One attempt on one server takes no longer than this, whatever resolv.conf allows.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// "No such name" is believed for no longer than this: a peer that comes up is found soon, while zones of old say
-/// that such an answer keeps for a day.
-const NEGATIVE: Duration = Duration::from_secs(5);
+/// An answer is believed for no longer than this, "no such name" included: a peer that moved or came up is found
+/// soon, while Podman's name server of old says a day for a container's address, and so do zones for what is missing.
+const BELIEVED: Duration = Duration::from_secs(5);
 
 /// The engine's own name server, in each container on a user-defined network. It says 600 s of an address that is
 /// another container's with the next start, and it is on this machine: asked each time, as every C library does.
@@ -92,11 +92,9 @@ fn build(resolv_conf: &[u8], port: u16) -> Result<TokioResolver, NetError> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = CACHE;
-    options.negative_max_ttl = Some(NEGATIVE);
-    if asks_docker {
-        options.positive_max_ttl = Some(Duration::ZERO);
-        options.negative_max_ttl = Some(Duration::ZERO);
-    }
+    let believed = if asks_docker { Duration::ZERO } else { BELIEVED };
+    options.positive_max_ttl = Some(believed);
+    options.negative_max_ttl = Some(believed);
     builder.build()
 }
 
@@ -176,7 +174,7 @@ mod tests {
                 questions,
                 ["db.a.example. A", "db.a.example. AAAA", "db.b.example. A", "db.b.example. AAAA"]
             );
-            // The answers live for 60 s, "no such name" for up to 5.
+            // The answers live for 5 s, as "no such name" does.
             assert_eq!(texts(dns.lookup("db").await), ["10.0.0.1", "fd00::1"]);
             assert!(!asked.try_iter().any(|question| question.starts_with("db.b.")));
 
@@ -204,6 +202,20 @@ mod tests {
                 assert!(asked.try_iter().any(|question| question == "db. A"));
                 dns.lookup("nothing").await.expect_err("no such name");
                 assert!(asked.try_iter().any(|question| question == "nothing. A"));
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_good_for_a_day_is_believed_for_seconds() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let port = socket.local_addr().expect("bound").port();
+        let _asked = serve(socket, &[("db.", 86_400, "10.0.0.1")]);
+        runtime().block_on(async {
+            let resolver = build(b"nameserver 127.0.0.1\n", port).expect("a resolver");
+            for _ in 0..2 {
+                let found = resolver.lookup_ip("db.").await.expect("an answer");
+                assert!(found.valid_until() <= Instant::now() + BELIEVED);
             }
         });
     }
