@@ -199,6 +199,7 @@ impl Daemon {
             .args(["--host", &format!("unix://{}", place("socket")), "--pidfile", &place("pid")])
             .args(["--data-root", &place("data"), "--exec-root", &place("exec"), "--cgroup-parent", id])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
+            .env("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS", "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a descriptor is free"))
             .stderr(output)
@@ -271,7 +272,7 @@ impl Container<'_> {
 
     /// On the default bridge.
     pub fn address(&self) -> String {
-        self.ok(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}"])
+        self.address_on("bridge")
     }
 
     /// On a user-defined network.
@@ -293,9 +294,11 @@ impl Container<'_> {
     /// Waits until a line of its output has `text` in it.
     pub fn until_logged(&self, text: &str) {
         wait::until_true(&format!("{text:?} in the output of {}", self.name), || {
+            // Asked first: what ends in between has printed all of it.
+            let running = self.is_running();
             let (out, err) = self.logs();
             let is_there = [&out, &err].iter().any(|log| log.contains(text));
-            assert!(is_there || self.is_running(), "{} has ended: {out}{err}", self.name);
+            assert!(is_there || running, "{} has ended: {out}{err}", self.name);
             is_there
         });
     }

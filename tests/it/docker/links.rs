@@ -1,6 +1,6 @@
 //! `docker run --link`: what listens in the other container is on localhost, and stays there when it moves.
 
-use super::redis;
+use super::{borrowed, linked, redis};
 use crate::support::docker::{Container, Engine, mounted};
 use crate::support::wait;
 
@@ -8,9 +8,9 @@ use crate::support::wait;
 fn an_image_that_knows_nothing_of_ensign_reaches_its_link_on_localhost() {
     let Some(engine) = Engine::start() else { return };
     let (redis, image) = redis(&engine, &[]);
-    let (link, ensign) = (format!("{}:db", redis.name), mounted());
+    let options = linked(&engine, &redis, &image, &["-v", &mounted()]);
     let script = "redis-cli -h localhost set greeting hello && redis-cli -h 127.0.0.1 get greeting && exit 7";
-    let ended = engine.run(&["--link", &link, "-v", &ensign], &image, &["/ensign", "--", "sh", "-c", script]);
+    let ended = engine.run(&borrowed(&options), &image, &["/ensign", "--", "sh", "-c", script]);
     println!("{ended:?}");
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str(), ended.code), ("OK\nhello\n", "", 7));
 }
@@ -25,9 +25,9 @@ fn a_link_follows_a_peer_that_moved_and_never_reaches_who_has_its_old_address() 
         assert_eq!(redis.exec(&["redis-cli", "set", "who", who]).stdout, "OK\n");
     };
     says(&redis, "redis");
-    let (link, ensign) = (format!("{}:db", redis.name), mounted());
-    let options = ["--link", &link, "-v", &ensign];
-    let client = engine.start_container("client", &options, &image, &["/ensign", "--", "sleep", "1000"]);
+    let options = linked(&engine, &redis, &image, &["-v", &mounted()]);
+    let client =
+        engine.start_container("client", &borrowed(&options), &image, &["/ensign", "--", "sleep", "1000"]);
     let ask = |host: &str| client.exec(&["redis-cli", "-h", host, "get", "who"]).stdout;
     wait::until_true("the link to be open", || ask("127.0.0.1") == "redis\n");
 

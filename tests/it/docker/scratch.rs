@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use super::{etcd, redis};
+use super::{borrowed, etcd, linked, redis};
 use crate::support::docker::Engine;
 use crate::support::docker::image::Image;
 use crate::support::wait;
@@ -15,9 +15,9 @@ const BARE: [&str; 5] = ["--read-only", "--user", "65534:65534", "--cap-drop", "
 fn a_link_works_in_an_image_of_nothing() {
     let Some(engine) = Engine::start() else { return };
     let (redis, client) = redis(&engine, &[]);
-    let (link, image) = (format!("{}:db", redis.name), engine.import(&Image::scratch()));
-    let options = [&BARE[..], &["--link", &link]].concat();
-    let app = engine.start_container("app", &options, &image, &["/ensign", "--", "/actor", "hold"]);
+    let (options, image) = (linked(&engine, &redis, &client, &BARE), engine.import(&Image::scratch()));
+    let app =
+        engine.start_container("app", &borrowed(&options), &image, &["/ensign", "--", "/actor", "hold"]);
     app.until_logged("ready");
     // There is no client in it: one that shares its network asks at its localhost.
     let network = format!("container:{}", app.name);
