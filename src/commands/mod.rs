@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, DEFAULT_CONFIG, Settings, Verb};
 use crate::config::load::{self, Overrides};
+use crate::config::report::{Problem, Report, Where};
 use crate::config::{Config, units};
 use crate::exit;
 use crate::net::resolve::Resolver;
@@ -78,6 +79,9 @@ fn configure(settings: Settings, command: Vec<OsString>) -> Result<Config, ExitC
     let loaded = match (path, command.is_empty()) {
         (None, false) => return load::wrap(command, &overrides).map_err(refuse),
         (Some(path), false) => load::load(&path, &Overrides { command: Some(command), ..overrides }),
+        (None, true) if Path::new(DEFAULT_CONFIG).try_exists().is_ok_and(|there| !there) => {
+            return Err(refuse(nothing_to_run()));
+        }
         (path, true) => load::load(path.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)), &overrides),
     };
     let loaded = loaded.map_err(refuse)?;
@@ -103,7 +107,15 @@ fn overrides(settings: Settings) -> Overrides {
     }
 }
 
-fn refuse(report: crate::config::report::Report) -> ExitCode {
+fn nothing_to_run() -> Report {
+    let message = format!("there is nothing to run: no command, no `-c PATH`, and no `{DEFAULT_CONFIG}`");
+    let hint = "`ensign -- COMMAND` wraps a command, `ensign run -c web.toml` runs a service file";
+    let mut report = Report::default();
+    report.push(Problem::error(Where::Everywhere, message).hint(hint));
+    report
+}
+
+fn refuse(report: Report) -> ExitCode {
     complain(format_args!("{report}"));
     ExitCode::from(exit::CONFIG)
 }

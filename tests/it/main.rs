@@ -19,3 +19,4 @@ mod init;
 mod links;
 mod machine;
 mod tidy;
+mod run;

@@ -1,0 +1,4 @@
+//! `ensign run -c`: supervision by service files, with real processes.
+
+mod given;
+mod refusals;
