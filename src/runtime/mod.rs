@@ -28,6 +28,9 @@ use crate::machine::time::Time;
 use crate::sys::signals::Signals;
 use crate::sys::{process, tty};
 
+/// How long a thread that read a folder (the loop itself never does) stays when it has nothing to do.
+const IDLE_THREAD: Duration = Duration::from_millis(200);
+
 /// Why supervision could not begin. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -46,6 +49,7 @@ pub fn run(config: Config) -> Result<u8, RuntimeError> {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .thread_keep_alive(IDLE_THREAD)
         .build()
         .map_err(io("start the event loop"))?;
     let config = Arc::new(config);
