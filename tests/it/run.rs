@@ -1,5 +1,8 @@
 //! `ensign run -c`: supervision by service files, with real processes.
 
 mod given;
-mod given;
+mod limp;
+mod order;
 mod refusals;
+mod restarts;
+mod stop;
