@@ -142,11 +142,12 @@ impl Stage {
         let record = only_file(&self.folder.path().join("skydns")).ok_or("there is no record to watch")?;
         let killed = Instant::now();
         kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        // Without a pause, because the pause would be what is measured.
+        // Without a pause: it would be what is measured.
         while record.exists() {
             if killed.elapsed() > PATIENCE {
                 return Err("the record is still there".into());
             }
+            std::thread::yield_now();
         }
         Ok(killed.elapsed())
     }
