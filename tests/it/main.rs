@@ -18,5 +18,5 @@ mod explore;
 mod init;
 mod links;
 mod machine;
-mod tidy;
 mod run;
+mod tidy;

@@ -26,6 +26,15 @@ pub fn until_true(what: &str, mut fact: impl FnMut() -> bool) {
     until(what, || fact().then_some(()));
 }
 
+/// Looks at what must hold all through `span`, again and again; `look` asserts it.
+pub fn all_through(span: Duration, mut look: impl FnMut()) {
+    let started = Instant::now();
+    while started.elapsed() < span {
+        look();
+        sleep(LONGEST_PAUSE);
+    }
+}
+
 /// As `until`, where to ask takes an await.
 pub async fn until_async<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();

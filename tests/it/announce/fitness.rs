@@ -23,11 +23,10 @@ fn the_record_is_exact_and_stays_while_the_service_runs() {
         let web = Announced::start(etcd, api, place, &text);
         let first = web.watch.nth(0);
         assert_eq!((first.key.as_str(), first.value.as_deref()), (KEY, Some(VALUE)), "{api:?}");
-        while first.at.elapsed() < TTL * 5 + TTL / 4 {
+        wait::all_through(TTL * 5 + TTL / 4, || {
             let held = api.read(etcd, KEY).expect("the record is there");
             assert!(held == Held { value: VALUE.into(), ttl: 2 } || held.ttl == 1, "{api:?} {held:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        });
         assert_eq!(web.watch.count(), 1, "{api:?}: {:?}", web.watch.changes());
         let ended = web.service.stop();
         assert_eq!(ended.code, 143, "{ended:?}");

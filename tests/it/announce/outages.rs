@@ -1,7 +1,6 @@
 //! The registry goes away and comes back: dead, wiped, frozen. The service never feels it, the log tells it once, and
 //! the record is there again as soon as there is somewhere to put it.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -36,7 +35,7 @@ fn long_enough(both: &[Announced]) {
     for web in both {
         web.service.until_logged(LOST);
     }
-    sleep(TTL + TTL / 2);
+    wait::be_late(TTL + TTL / 2);
 }
 
 /// Checks what holds after every outage; the registry has been back since `back`.
@@ -49,7 +48,7 @@ fn is_over(etcd: &Etcd, back: Instant, both: Vec<Announced>, pids: &[i32]) {
         web.service.until_logged(FOUND);
     }
     // Whatever still hangs on what was before the outage is over by the end of a TTL.
-    sleep(TTL + TTL / 2);
+    wait::be_late(TTL + TTL / 2);
     for (web, pid) in both.into_iter().zip(pids) {
         let (api, log) = (web.api, web.service.log());
         assert!(held(api), "{api:?}: {log}");
@@ -110,7 +109,7 @@ fn a_frozen_etcd_holds_up_nothing() {
     // Up to the first delay of 100 ms, and whatever this machine needs.
     assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     // Past `settle`: the record waits for nothing but etcd.
-    sleep(Duration::from_millis(1500));
+    wait::be_late(Duration::from_millis(1500));
     etcd.thaw();
     is_over(&etcd, Instant::now(), both, &pids);
 }

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -131,8 +130,9 @@ fn an_old_instances_end_leaves_its_successors_record() {
             let watch = Watch::open(etcd, api);
             assert_eq!(old.stop().code, 143);
             let ended = Instant::now();
-            sleep(TTL + TTL / 2);
-            assert_eq!(watch.count(), 0, "{:?} later: {:?}", ended.elapsed(), watch.changes());
+            wait::all_through(TTL + TTL / 2, || {
+                assert_eq!(watch.count(), 0, "{:?} later: {:?}", ended.elapsed(), watch.changes());
+            });
             assert_eq!(held(), Some(value));
             old = new;
         }
