@@ -10,7 +10,7 @@ help:
 	@echo 'make test    install what is missing, then lint and every test'
 	@echo 'make lint    format, clippy, house rules'
 	@echo 'make static  the release binary'
-	@echo 'make bench   the cost of the init beside its peers'
+	@echo 'make bench   what the init costs beside its peers, how fast an announcement follows'
 
 # A debug build: it is there in a fraction of the time, and what is shown takes milliseconds either way.
 demo:
@@ -31,3 +31,4 @@ static:
 
 bench:
 	$(CARGO) bench --bench init
+	$(CARGO) bench --bench announce
