@@ -29,7 +29,7 @@ fn stops(engine: &Engine, image: &str, main: &[&str]) -> [Vec<Duration>; UNDER.l
     }
     for ((name, ..), took) in UNDER.iter().zip(&mut took) {
         took.sort();
-        println!("{main:?} under {name}: {took:.0?}");
+        println!("{main:?} under {name}: {took:.2?}");
     }
     took
 }
