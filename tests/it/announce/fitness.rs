@@ -1,16 +1,18 @@
 //! When a record is there: while the service is fit, to the TTL's end at most after that, and never else.
 
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::{Announced, TTL, with_both};
 use crate::support::namespace::Place;
-use crate::support::process;
-use crate::support::service::{KEY, VALUE, command, send};
+use crate::support::service::{ANNOUNCE, Folder, KEY, VALUE, command, send};
 use crate::support::skip::{self, Need};
-use crate::support::wait;
 use crate::support::watch::Held;
+use crate::support::{ensign, process, wait};
 
 #[test]
 fn the_record_is_exact_and_stays_while_the_service_runs() {
@@ -86,4 +88,54 @@ fn ensigns_own_death_leaves_the_record_to_its_ttl() {
         let after = gone.at - killed;
         assert!(after > TTL / 2 && after < TTL + Duration::from_secs(2), "{api:?}: {after:?}");
     });
+}
+
+/// What `ensign ls` prints of the folder, one line an instance.
+fn listed(folder: &Path) -> Vec<String> {
+    let registry = format!("dir:{}", folder.display());
+    let told = Command::new(ensign()).args(["ls", "--json", "--registry", &registry]).output();
+    let told = told.expect("ensign runs");
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8_lossy(&told.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Two containers of one host that share a folder, without any etcd.
+#[test]
+fn a_folder_is_a_registry_as_good() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let shared = tempfile::tempdir().expect("a temporary folder");
+    let shared = shared.path().join("registry");
+    let start = |place, instance: &str| {
+        let more = "stop = { drain = \"0s\" }\nready = { settle = \"300ms\" }\n\
+                    restart = { delay = \"1ms\", max_delay = \"1ms\" }\n";
+        let registry = format!("[registry]\nurl = \"dir:{}\"\n", shared.display());
+        let announce = ANNOUNCE.replace("node-1", instance);
+        Folder::with(&format!("{}{more}{announce}{registry}", command(&["hold"]))).start(place)
+    };
+    let until = |instances: &[&str]| {
+        wait::until_true(&format!("{instances:?} to be listed"), || {
+            let lines = listed(&shared);
+            let names = |(line, name): (&String, &&str)| line.contains(&format!("\"instance\":\"{name}\""));
+            lines.len() == instances.len() && lines.iter().zip(instances).all(names)
+        });
+    };
+    let (one, two) = (start(Place::First, "node-1"), start(Place::Guest, "node-2"));
+    until(&["node-1", "node-2"]);
+    let held =
+        std::fs::read_to_string(shared.join(KEY.trim_start_matches('/'))).expect("a file of the record");
+    assert!(held.contains(VALUE), "{held}");
+    // Both stay past their TTL; a crash takes one of them away until its next run has settled.
+    sleep(TTL + TTL / 2);
+    until(&["node-1", "node-2"]);
+    send(one.pid(&["hold"]), Signal::SIGKILL);
+    until(&["node-2"]);
+    until(&["node-1", "node-2"]);
+    let killed = Instant::now();
+    two.send(Signal::SIGKILL);
+    until(&["node-1"]);
+    assert!(killed.elapsed() > TTL / 2, "by its TTL: {:?}", killed.elapsed());
+    assert_eq!(one.stop().code, 143);
+    until(&[]);
 }
