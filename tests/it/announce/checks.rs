@@ -1,17 +1,17 @@
 //! Checks and the record: a failing one withdraws, a passing one brings it back, and one that hangs ends by its
 //! timeout and leaves nothing behind.
 
+use std::collections::HashSet;
 use std::fs::read_dir;
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
 
 use super::{Announced, announcing, with_both};
 use crate::support::etcd::{free_port, silent};
 use crate::support::namespace::Place;
-use crate::support::service::{Folder, KEY, VALUE, command, list};
+use crate::support::service::{Folder, KEY, Service, VALUE, command, list};
 use crate::support::skip::{self, Need};
 use crate::support::watch::{Api, Watch};
-use crate::support::{acted, actor, process};
+use crate::support::{acted, actor, wait};
 
 /// Quick, so that a test need not wait; no grace, so that each failure counts.
 const QUICK: &str = "every = \"50ms\"\ntimeout = \"40s\"\ngrace = \"0s\"\nfall = 2\n";
@@ -80,7 +80,6 @@ fn the_record_follows_a_tcp_check() {
     });
 }
 
-/// Every second check of two must pass as well.
 #[test]
 fn one_failing_check_of_two_is_enough() {
     if skip::without(Need::Namespaces) {
@@ -97,35 +96,50 @@ fn one_failing_check_of_two_is_enough() {
     });
 }
 
-/// The probe ignores TERM and has a child; both are gone with it, and there is one probe at a time.
+/// Watches the processes that a check starts until it has seen 16 of them; no two probes overlap, so few live at once.
+fn none_pile_up(check: &str, place: Place) -> Service {
+    let probe = acted(&["stubborn"]);
+    let service = Folder::with(&(command(&["hold"]) + check)).start(place);
+    let mut seen = HashSet::new();
+    wait::until_true("enough probes", || {
+        let now = service.running.pids_of(&probe);
+        assert!(now.len() <= 2, "at once: {now:?}");
+        seen.extend(now);
+        seen.len() >= 16
+    });
+    service
+}
+
+/// The probe ignores TERM and has a child: both are gone with it.
 #[test]
 fn an_exec_check_that_hangs_is_ended_by_its_timeout() {
     if skip::without(Need::Namespaces) {
         return;
     }
-    let probe = acted(&["stubborn"]);
-    let shell = format!("{0} stubborn & exec {0} stubborn", probe[0].display());
+    let shell = format!("{0} stubborn & exec {0} stubborn", actor().display());
     let exec = list("exec", &["sh".into(), "-c".into(), shell.into()]);
     let check = format!("[[check]]\n{exec}every = \"20ms\"\ntimeout = \"100ms\"\ngrace = \"0s\"\nfall = 3\n");
     for place in [Place::First, Place::Guest] {
-        let folder = Folder::with(&(command(&["hold"]) + &check));
-        let service = folder.start(place);
-        let (mut probes, mut seen) = (vec![], 0);
-        let unhealthy = Instant::now();
-        while probes.len() < 16 {
-            assert!(unhealthy.elapsed() < Duration::from_secs(60), "{}", service.log());
-            let now = service.running.pids_of(&probe);
-            seen = seen.max(now.len());
-            probes.extend(now);
-            probes.sort_unstable();
-            probes.dedup();
-        }
-        assert!(seen <= 2, "{seen} at once: a probe and its child, of one probe");
+        let service = none_pile_up(&check, place);
         service.until_logged("check 1 is unhealthy: 3 failures in a row");
-        let init = service.running.init();
         let ended = service.stop();
         assert_eq!(ended.code, 143, "{ended:?}");
-        assert!(!process::lives(init));
+    }
+}
+
+#[test]
+fn what_an_exec_check_leaves_behind_goes_with_it() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    // Its own end waits until what it leaves has been seen to run.
+    let shell = format!("{} stubborn & sleep 0.05", actor().display());
+    let exec = list("exec", &["sh".into(), "-c".into(), shell.into()]);
+    let check = format!("[[check]]\n{exec}every = \"60ms\"\n");
+    for place in [Place::First, Place::Guest] {
+        let service = none_pile_up(&check, place);
+        assert_eq!(service.logged("check 1 is healthy"), 1);
+        assert_eq!(service.stop().code, 143);
     }
 }
 
