@@ -104,7 +104,9 @@ fn what_main_leaves_in_sessions_of_its_own_is_swept() {
                 killed,
                 "{place:?} {term} {ended:?}"
             );
-            assert!(killed == 0 || ended.took >= sweep, "{place:?} {ended:?}");
+            // Not the second more that a process may take which hangs in the kernel.
+            let longest = sweep + Duration::from_millis(950);
+            assert!(ended.took < longest && (killed == 0 || ended.took >= sweep), "{place:?} {ended:?}");
         }
     }
 }
