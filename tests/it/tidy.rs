@@ -50,8 +50,8 @@ const IMPURE: [&str; 22] = [
     "async",
 ];
 
-/// Where tests may let time pass: waiting, what runs under test, and etcd's start, which also watches for its end.
-const MAY_SLEEP: [&str; 3] = ["tests/support/wait.rs", "tests/support/actor/", "tests/support/etcd.rs"];
+/// Where tests may let time pass: waiting, and what runs under test.
+const MAY_SLEEP: [&str; 2] = ["tests/support/wait.rs", "tests/support/actor/"];
 
 const LONGEST: usize = 500;
 

@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-const STARTED_WITHIN: Duration = Duration::from_secs(30);
+use super::wait;
 
 /// Whether the v2 API is on; by default it is not.
 #[derive(Clone, Copy)]
@@ -77,17 +77,13 @@ impl Etcd {
     }
 
     fn has_come_up(&mut self) -> bool {
-        let deadline = Instant::now() + STARTED_WITHIN;
-        while Instant::now() < deadline {
+        wait::until("etcd to answer or to end", || {
             if self.child.try_wait().expect("our own child").is_some() {
-                return false;
+                return Some(false);
             }
-            if request(self.client, "GET", "/health", "").is_ok_and(|(_, body)| body.contains("true")) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        false
+            let health = request(self.client, "GET", "/health", "");
+            health.is_ok_and(|(_, body)| body.contains("true")).then_some(true)
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -234,7 +230,7 @@ impl Lossy {
 fn relay(mut client: TcpStream, to: SocketAddr, fate: Option<Fate>) {
     let Some(request) = read_message(&mut client) else { return };
     if let Some(Fate::Late(by)) = fate {
-        super::wait::be_late(by);
+        wait::be_late(by);
     }
     let Ok(mut server) = TcpStream::connect(to) else { return };
     if server.write_all(&request).is_err() {
