@@ -25,7 +25,6 @@ use crate::config::{Config, Signal};
 use crate::machine::Supervisor;
 use crate::machine::event::{Descendants, Event, Verdict};
 use crate::machine::time::Time;
-use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::{process, tty};
 
@@ -164,10 +163,8 @@ impl<'a> Driver<'a> {
             events.extend(self.world.children.remove(pid).map(|owner| match owner {
                 Owner::Service { service, run } => Event::Exited { service, run, ending },
                 Owner::Probe { service, check, probe } => {
-                    // What it left in the background would pile up, probe by probe. Mostly there is nothing.
-                    let _sent = process::kill(-pid, libc::SIGKILL);
                     let verdict = if ending.is_success() { Verdict::Pass } else { Verdict::Fail };
-                    self.world.note_exec_probe(service, check, ending);
+                    self.world.exec_probe_ended(pid, service, check, ending);
                     Event::Probed { service, check, probe, verdict }
                 }
             }));

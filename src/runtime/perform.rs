@@ -147,8 +147,10 @@ impl World {
         }
     }
 
-    /// What the log will say of the check should this make it unhealthy.
-    pub fn note_exec_probe(&self, service: ServiceId, check: CheckId, ending: Ending) {
+    /// Cleans up after an exec probe, and notes what the log will say of the check should this make it unhealthy.
+    pub fn exec_probe_ended(&self, pid: Pid, service: ServiceId, check: CheckId, ending: Ending) {
+        // What it left in the background would pile up, probe by probe. Mostly there is nothing.
+        let _sent = process::kill(-pid, libc::SIGKILL);
         if !ending.is_success() {
             self.journal.note_failure(service, check, ending.to_string());
         }

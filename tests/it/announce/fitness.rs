@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -127,7 +126,7 @@ fn a_folder_is_a_registry_as_good() {
         std::fs::read_to_string(shared.join(KEY.trim_start_matches('/'))).expect("a file of the record");
     assert!(held.contains(VALUE), "{held}");
     // Both stay past their TTL; a crash takes one of them away until its next run has settled.
-    sleep(TTL + TTL / 2);
+    wait::be_late(TTL + TTL / 2);
     until(&["node-1", "node-2"]);
     send(one.pid(&["hold"]), Signal::SIGKILL);
     until(&["node-2"]);
