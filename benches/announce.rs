@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::etcd::{Etcd, free_port};
 use support::namespace::{Place, Running, Sandbox};
-use support::service::{ANNOUNCE, Folder, Service, command, registry, send};
+use support::service::{ANNOUNCE, Folder, KEY, Service, VALUE, command, registry, send};
 use support::skip::{self, Need};
 use support::watch::{Api, Watch};
 use support::{acted, ensign, process, wait};
@@ -49,6 +49,7 @@ fn main() {
     let etcd = Etcd::start();
     let mut latencies = vec![];
     for api in Api::BOTH {
+        latencies.push(by_hand(&etcd, api, rounds));
         latencies.extend(crashes(&etcd, api, rounds));
     }
     println!("{:62}{:>9}{:>9}{:>9}{:>9}", "milliseconds", "n", "p50", "p99", "max");
@@ -74,6 +75,20 @@ fn build_actor() {
     let built =
         Command::new(cargo).args(["build", "--quiet", "--profile", profile, "--example", "actor"]).status();
     assert!(built.is_ok_and(|status| status.success()), "the payload program is built");
+}
+
+/// What etcd and its watch take by themselves: a key deleted by hand.
+fn by_hand(etcd: &Etcd, api: Api, rounds: usize) -> Row {
+    let watch = Watch::open(etcd, api);
+    let mut deleted = vec![];
+    for round in 0..rounds {
+        api.write(etcd, KEY, VALUE);
+        watch.nth(2 * round);
+        let asked = Instant::now();
+        api.delete(etcd, KEY);
+        deleted.push(milliseconds(watch.nth(2 * round + 1).at - asked));
+    }
+    (format!("{api:?}: a deletion by hand → seen by a watch (the floor)"), deleted)
 }
 
 /// A container a round: it starts, is announced, and its main is killed.

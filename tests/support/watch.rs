@@ -31,7 +31,18 @@ pub struct Held {
 impl Api {
     pub const BOTH: [Self; 2] = [Self::V3, Self::V2];
 
-    /// As someone with curl would.
+    /// As someone with curl would, for ever.
+    pub fn write(self, etcd: &Etcd, key: &str, value: &str) {
+        let (status, body) = match self {
+            Self::V3 => {
+                let ask = json!({ "key": BASE64.encode(key), "value": BASE64.encode(value) }).to_string();
+                etcd.request("POST", "/v3/kv/put", &ask)
+            }
+            Self::V2 => etcd.request("PUT", &format!("/v2/keys{key}"), &format!("value={value}")),
+        };
+        assert!(status == 200 || status == 201, "{body}");
+    }
+
     pub fn delete(self, etcd: &Etcd, key: &str) {
         let (status, body) = match self {
             Self::V3 => {

@@ -96,14 +96,15 @@ fn one_failing_check_of_two_is_enough() {
     });
 }
 
-/// Watches the processes that a check starts until it has seen 16 of them; no two probes overlap, so few live at once.
+/// Watches the processes that a check starts until it has seen 16 of them. A probe is two at most, and its successor
+/// may already run while the kernel buries the killed.
 fn none_pile_up(check: &str, place: Place) -> Service {
     let probe = acted(&["stubborn"]);
     let service = Folder::with(&(command(&["hold"]) + check)).start(place);
     let mut seen = HashSet::new();
     wait::until_true("enough probes", || {
         let now = service.running.pids_of(&probe);
-        assert!(now.len() <= 2, "at once: {now:?}");
+        assert!(now.len() <= 4, "at once: {now:?}");
         seen.extend(now);
         seen.len() >= 16
     });

@@ -132,6 +132,7 @@ fn a_registry_that_comes_later_gets_the_record_then() {
     for (api, service) in Api::BOTH.into_iter().zip(both) {
         wait::until_true("the record", || api.read(&etcd, KEY).is_some());
         assert!(back.elapsed() < BACK_WITHIN, "{:?}", back.elapsed());
+        service.until_logged(FOUND);
         assert_eq!((service.logged(LOST), service.logged(FOUND)), (1, 1), "{}", service.log());
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use super::{Announced, TTL, folder, with_both};
 use crate::support::etcd::{Etcd, free_port};
 use crate::support::namespace::Place;
-use crate::support::service::{Folder, KEY, VALUE, command, list};
+use crate::support::service::{Folder, KEY, VALUE, command, count, list};
 use crate::support::skip::{self, Need};
 use crate::support::wait;
 use crate::support::watch::{Api, Watch};
@@ -138,6 +138,25 @@ fn an_old_instances_end_leaves_its_successors_record() {
         }
         assert_eq!(old.stop().code, 143);
         assert_eq!(held(), None, "the last one's own record goes with it");
+    });
+}
+
+/// As a successor would, but by hand and for ever: it is not ours to remove.
+#[test]
+fn a_record_written_over_ours_stays() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    with_both(|etcd, api| {
+        let text = command(&["hold"]) + "stop = { drain = \"0s\" }\n";
+        let web = Announced::start(etcd, api, Place::Guest, &text);
+        web.watch.nth(0);
+        let other = VALUE.replace("192.0.2.7", "192.0.2.8");
+        api.write(etcd, KEY, &other);
+        web.service.until_logged("another instance has taken over our key");
+        let ended = web.service.stop();
+        assert_eq!((ended.code, count(&ended.stderr, "withdrawn service")), (143, 1), "{ended:?}");
+        assert_eq!(api.read(etcd, KEY).map(|held| held.value), Some(other));
     });
 }
 

@@ -36,7 +36,9 @@ fn refused(command: &str, code: i32) -> Ended {
     // Given up at once: trying again can't help.
     let text = list("command", &[command.into()])
         + "restart = { when = \"always\", delay = \"1h\", max_delay = \"1h\" }\n";
-    let ended = Folder::with(&text).start(Place::First).running.wait();
+    // Directories that everyone may search: one that refuses would be the answer, not the missing command.
+    let sandbox = Sandbox::new(Place::First).env("PATH", "/usr/bin:/bin");
+    let ended = Folder::with(&text).start_in(sandbox).running.wait();
     assert_eq!(ended.code, code, "{ended:?}");
     assert!(ended.stderr.contains(command), "{ended:?}");
     ended
