@@ -219,6 +219,15 @@ pub struct Announce {
     pub weight: u16,
 }
 
+/// What a registration does where another instance's live record stands under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// Takes its place: the later one wins, as a redeploy needs.
+    Take,
+    /// Leaves it alone, and waits for it to go.
+    Wait,
+}
+
 /// A lower-case DNS name without the final dot, every label valid, none reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DnsName(pub(crate) String);

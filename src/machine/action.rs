@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::event::{CheckId, ClaimId, Ending, ProbeId, RequestId, Run};
-use crate::config::{ServiceId, Signal};
+use crate::config::{Conflict, ServiceId, Signal};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -20,7 +20,7 @@ pub enum Action {
     /// End a probe that took too long or lost its purpose. Still answered by `Probed`.
     CancelProbe { service: ServiceId, check: CheckId, probe: ProbeId },
     /// Put the service's records into the registry, with whatever may be left of an earlier try of this claim.
-    Register { service: ServiceId, claim: ClaimId, request: RequestId },
+    Register { service: ServiceId, claim: ClaimId, request: RequestId, conflict: Conflict },
     /// Heartbeat.
     Renew { service: ServiceId, claim: ClaimId, request: RequestId },
     /// Remove the claim's records, whatever became of the requests before it; those are dropped unanswered.

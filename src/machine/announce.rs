@@ -8,6 +8,7 @@ use super::action::{Action, Change, Unfit};
 use super::event::{Answer, ClaimId, RequestId};
 use super::out::Out;
 use super::time::Time;
+use crate::config::Conflict;
 
 /// The first retry's longest delay; doubles up to `RETRY_MAX`, so that a registry that returns is found within a second.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -22,7 +23,11 @@ pub struct Announcer {
     last_request: RequestId,
     /// Failures in a row.
     failures: u32,
+    /// Another's record stands under our key, and that has been said.
     taken: bool,
+    /// A record that got lost may have been displaced: the next registration displaces nobody, or two instances would
+    /// take the key from each other for ever.
+    conflict: Conflict,
 }
 
 /// `until` is when the registry forgets the claim by itself, as far as we know: the last request that may have
@@ -74,6 +79,7 @@ impl Announcer {
             last_request: RequestId(0),
             failures: 0,
             taken: false,
+            conflict: Conflict::Take,
         }
     }
 
@@ -142,6 +148,7 @@ impl Announcer {
         match (self.state, answer) {
             (State::Registering { claim, .. }, Answer::Held { ttl }) => {
                 self.succeeded(out);
+                self.taken = false;
                 out.tell(Change::Announced);
                 self.hold(claim, ttl, out);
             }
@@ -149,7 +156,7 @@ impl Announcer {
                 self.succeeded(out);
                 self.hold(claim, ttl, out);
             }
-            (State::Renewing { claim, .. }, Answer::Taken) => {
+            (State::Registering { claim, .. } | State::Renewing { claim, .. }, Answer::Taken) => {
                 self.succeeded(out);
                 if !self.taken {
                     out.tell(Change::KeyTaken);
@@ -159,7 +166,10 @@ impl Announcer {
             }
             (State::Renewing { .. }, Answer::Lost) => {
                 self.succeeded(out);
-                out.tell(Change::Forgotten);
+                if !self.taken {
+                    out.tell(Change::Forgotten);
+                }
+                self.conflict = Conflict::Wait;
                 // `want` registers anew at once: the record is missing now.
                 self.state = State::Absent;
             }
@@ -169,7 +179,7 @@ impl Announcer {
                 let claim = self.next_claim();
                 self.state = State::RegisterLater { claim, at, until };
             }
-            (State::Registering { claim, until }, Answer::Failed | Answer::Taken | Answer::Withdrawn) => {
+            (State::Registering { claim, until }, Answer::Failed | Answer::Withdrawn) => {
                 let at = self.failed(out);
                 self.state = State::RegisterLater { claim, at, until };
             }
@@ -211,14 +221,13 @@ impl Announcer {
 
     fn register_anew(&mut self, ttl: Duration, out: &mut Out<'_>) {
         let claim = self.next_claim();
-        self.taken = false;
         self.register(claim, out.now + ttl, out);
     }
 
     fn register(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
         self.state = State::Registering { claim, until };
         let request = self.next_request();
-        out.act(Action::Register { service: out.service, claim, request });
+        out.act(Action::Register { service: out.service, claim, request, conflict: self.conflict });
     }
 
     fn withdraw(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
@@ -235,6 +244,7 @@ impl Announcer {
 
     fn set_absent(&mut self, out: &mut Out<'_>) {
         self.state = State::Absent;
+        (self.taken, self.conflict) = (false, Conflict::Take);
         out.tell(Change::Withdrawn);
     }
 

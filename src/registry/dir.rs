@@ -19,8 +19,8 @@ use tokio::sync::Mutex;
 use super::claim::Claim;
 use super::error::Error;
 use super::skydns::{self, Fields};
-use super::{Listed, Renewal};
-use crate::config::DnsName;
+use super::{Listed, Registration, Renewal};
+use crate::config::{Conflict, DnsName};
 
 /// For one operation, the wait for an earlier one that is stuck included.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Store {
         Self { root: root.to_owned(), prefix: prefix.to_owned(), turn: Arc::default() }
     }
 
-    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
         let records = self.files(claim);
         let (root, prefix, owner, ttl) =
             (self.root.clone(), self.prefix.clone(), claim.token().to_string(), claim.ttl());
@@ -66,11 +66,18 @@ impl Store {
             make_root(&root)?;
             let _lock = lock(&root)?;
             sweep(&root, &prefix);
+            let mut registration = Registration::Held { ttl };
             for (path, record) in records {
+                let there = read(&path).ok().flatten().and_then(Result::ok);
+                let theirs = there.is_some_and(|there| !there.expired() && there.record != record);
+                if theirs && conflict == Conflict::Wait {
+                    registration = Registration::Taken;
+                    continue;
+                }
                 make_folders(&root, &path)?;
                 write(&root, &path, &Stored { record, owner: owner.clone(), expires_ms: in_ms(ttl) })?;
             }
-            Ok(ttl)
+            Ok(registration)
         })
         .await
     }
@@ -400,7 +407,7 @@ mod tests {
         for (root_mode, file_mode) in [(0o777, 0o666), (0o2775, 0o664), (0o700, 0o600)] {
             let root = tempfile::tempdir().expect("a temporary folder");
             fs::set_permissions(root.path(), Permissions::from_mode(root_mode)).expect("ours");
-            Store::new(root.path(), "/skydns").register(&claim()).await.expect("registered");
+            Store::new(root.path(), "/skydns").register(&claim(), Conflict::Take).await.expect("registered");
             assert_eq!(mode(&root.path().join("skydns/example/web")), root_mode);
             assert_eq!(mode(&root.path().join("skydns/example/web/node-1")), file_mode);
             assert_eq!(mode(&root.path().join(".lock")), file_mode);
@@ -411,7 +418,7 @@ mod tests {
     async fn a_root_that_is_made_is_for_its_maker_to_write_to() {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let root = temporary.path().join("run/registry");
-        Store::new(&root, "/skydns").register(&claim()).await.expect("registered");
+        Store::new(&root, "/skydns").register(&claim(), Conflict::Take).await.expect("registered");
         assert_eq!(mode(&root) & 0o022, 0);
     }
 
@@ -419,11 +426,12 @@ mod tests {
     async fn a_name_below_a_record_is_refused_with_the_reason() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(root.path(), "/skydns");
-        store.register(&claim()).await.expect("registered");
+        store.register(&claim(), Conflict::Take).await.expect("registered");
         let mut below = claim().records()[0].clone();
         below.name = DnsName("node-1.web.example".to_owned());
         let below = Claim::new(vec![below], Duration::from_secs(60));
-        let error = store.register(&below).await.expect_err("a record is in the way").to_string();
+        let error =
+            store.register(&below, Conflict::Take).await.expect_err("a record is in the way").to_string();
         assert!(error.contains("a record is in the way"), "{error}");
     }
 
@@ -431,7 +439,7 @@ mod tests {
     async fn links_and_pipes_are_neither_followed_nor_waited_for() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let store = Store::new(root.path(), "/skydns");
-        store.register(&claim()).await.expect("registered");
+        store.register(&claim(), Conflict::Take).await.expect("registered");
         let folder = root.path().join("skydns/example/web");
         std::os::unix::fs::symlink("/etc/passwd", folder.join("link")).expect("linked");
         nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");

@@ -18,8 +18,8 @@ use super::claim::{Claim, Trace};
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
-use super::{Listed, Renewal};
-use crate::config::{DnsName, HostPort};
+use super::{Listed, Registration, Renewal};
+use crate::config::{Conflict, DnsName, HostPort};
 use crate::net::resolve::Resolver;
 
 /// How often a write that others got in the way of is begun anew.
@@ -50,14 +50,20 @@ impl Client {
         &self.endpoints
     }
 
-    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
         let mut traces = Arc::clone(&claim.traces).lock_owned().await;
         let mut tour = self.endpoints.tour();
-        let mut granted = claim.ttl();
+        let mut registration = Registration::Held { ttl: claim.ttl() };
         for (place, record) in claim.records().iter().enumerate() {
-            (tour, traces, granted) = self.create(tour, traces, place, record, claim.ttl()).await?;
+            let created;
+            (tour, traces, created) = self.create(tour, traces, place, record, claim.ttl(), conflict).await?;
+            match (created, &mut registration) {
+                (Registration::Held { ttl }, Registration::Held { ttl: least }) => *least = ttl.min(*least),
+                (Registration::Taken, _) => registration = Registration::Taken,
+                (Registration::Held { .. }, Registration::Taken) => {}
+            }
         }
-        Ok(granted)
+        Ok(registration)
     }
 
     /// Creates the node of one record, in the place of what lies there.
@@ -68,7 +74,9 @@ impl Client {
         place: usize,
         record: &Record,
         ttl: Duration,
-    ) -> Result<(Tour, Traces, Duration), Error> {
+        conflict: Conflict,
+    ) -> Result<(Tour, Traces, Registration), Error> {
+        let held = |node: &Node| Registration::Held { ttl: node.left().unwrap_or(ttl) };
         let key = record.key(&self.prefix);
         let value = record.value();
         for _ in 0..ROUNDS + self.endpoints.count() {
@@ -76,7 +84,10 @@ impl Client {
             if let Some(node) = &there.node {
                 if traces[place].is_of(node, &value) {
                     traces[place] = node.trace();
-                    return Ok((tour, traces, node.left().unwrap_or(ttl)));
+                    return Ok((tour, traces, held(node)));
+                }
+                if conflict == Conflict::Wait && node.value != value {
+                    return Ok((tour, traces, Registration::Taken));
                 }
                 let theirs = [("prevIndex", node.modified_index.to_string())];
                 match delete(&mut tour, &key, &theirs).await? {
@@ -113,7 +124,7 @@ impl Client {
             (tour, traces, answer) = sent.await.expect("the task neither panics nor is cancelled");
             let Some((reply, made)) = answer? else { continue };
             match made? {
-                Verdict::Done(done) => return Ok((tour, traces, done.node.left().unwrap_or(ttl))),
+                Verdict::Done(done) => return Ok((tour, traces, held(&done.node))),
                 Verdict::Refused { code: KEY_EXISTS, .. } => {}
                 Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
             }

@@ -20,8 +20,8 @@ use super::claim::Claim;
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
 use super::skydns::{self, Fields, whole_seconds};
-use super::{Listed, Renewal};
-use crate::config::{DnsName, HostPort};
+use super::{Listed, Registration, Renewal};
+use crate::config::{Conflict, DnsName, HostPort};
 use crate::net::resolve::Resolver;
 
 /// gRPC's code for a lease (or key) that is not there.
@@ -52,16 +52,21 @@ impl Client {
         &self.endpoints
     }
 
-    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
         let mut tour = self.endpoints.tour();
         let ttl = grant(&mut tour, claim).await?;
-        self.put(&mut tour, claim).await?;
-        Ok(ttl)
+        self.put(&mut tour, claim, ttl, conflict).await
     }
 
     /// Puts every record in one transaction, each over nothing or over exactly what was seen there: a request that a
     /// frozen member carries out late can then not overwrite what a successor wrote meanwhile.
-    async fn put(&self, tour: &mut Tour, claim: &Claim) -> Result<(), Error> {
+    async fn put(
+        &self,
+        tour: &mut Tour,
+        claim: &Claim,
+        ttl: Duration,
+        conflict: Conflict,
+    ) -> Result<Registration, Error> {
         let lease = claim.token().to_string();
         let keys: Vec<String> = claim.records().iter().map(|r| encode(&r.key(&self.prefix))).collect();
         let puts: Vec<Value> = keys
@@ -85,9 +90,14 @@ impl Client {
             let txn = json!({"compare": compare, "success": puts, "failure": ranges});
             let answer: Txn = accepted(call(tour, "/v3/kv/txn", &txn).await?)?;
             if answer.succeeded {
-                return Ok(());
+                return Ok(Registration::Held { ttl });
             }
             let found = answer.responses.iter().map(|r| r.response_range.kvs.first());
+            let mut both = found.clone().zip(claim.records());
+            let theirs = both.any(|(kv, record)| kv.is_some_and(|kv| kv.value != encode(&record.value())));
+            if theirs && conflict == Conflict::Wait {
+                return Ok(Registration::Taken);
+            }
             seen = found.map(|kv| kv.map_or_else(zero, |kv| kv.mod_revision.clone())).collect();
             seen.resize(keys.len(), zero());
         }

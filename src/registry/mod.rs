@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, DnsName, RegistryUrl};
+use crate::config::{self, Conflict, DnsName, RegistryUrl};
 use crate::net::resolve::Resolver;
 
 mod claim;
@@ -30,6 +30,15 @@ pub enum Registry {
     Etcd3(etcd3::Client),
     Etcd2(etcd2::Client),
     Dir(dir::Store),
+}
+
+/// What became of a claim that was to be registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Every record is there, for `ttl`, which may be more than was asked for.
+    Held { ttl: Duration },
+    /// Someone else's record is there, and it was to be left alone. Go on renewing: it is `Lost` when theirs goes.
+    Taken,
 }
 
 /// What became of a claim that was to be renewed.
@@ -67,13 +76,13 @@ impl Registry {
         })
     }
 
-    /// Writes every record of the claim. Gives the time that was granted, which may be more than was asked for.
-    pub async fn register(&self, claim: &Claim) -> Result<Duration, Error> {
+    /// Writes every record of the claim. A record with our own value is ours whoever wrote it.
+    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
         claim.begin();
         match self {
-            Self::Etcd3(client) => client.register(claim).await,
-            Self::Etcd2(client) => client.register(claim).await,
-            Self::Dir(store) => store.register(claim).await,
+            Self::Etcd3(client) => client.register(claim, conflict).await,
+            Self::Etcd2(client) => client.register(claim, conflict).await,
+            Self::Dir(store) => store.register(claim, conflict).await,
         }
     }
 

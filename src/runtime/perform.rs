@@ -107,8 +107,8 @@ impl World {
                 self.tasks.cancel(Purpose::Probe(service, check));
                 self.signal(Owner::Probe { service, check, probe }, Signal(libc::SIGKILL));
             }
-            Action::Register { service, claim, request } => {
-                self.registrar.register(&mut self.tasks, service, claim, request);
+            Action::Register { service, claim, request, conflict } => {
+                self.registrar.register(&mut self.tasks, service, claim, request, conflict);
             }
             Action::Renew { service, claim, request } => {
                 self.registrar.renew(&mut self.tasks, service, claim, request);

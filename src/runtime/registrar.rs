@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::tasks::{Purpose, Tasks};
-use crate::config::{self, Config, ServiceId};
+use crate::config::{self, Config, Conflict, ServiceId};
 use crate::machine::event::{Answer, ClaimId, Event, RequestId};
 use crate::net::address;
 use crate::net::resolve::Resolver;
-use crate::registry::{Claim, Error, Record, Registry, Renewal};
+use crate::registry::{Claim, Error, Record, Registration, Registry, Renewal};
 
 #[derive(Debug)]
 pub struct Registrar {
@@ -47,12 +47,21 @@ impl Registrar {
         Ok(Self { config, shared })
     }
 
-    pub fn register(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+    pub fn register(
+        &self,
+        tasks: &mut Tasks,
+        service: ServiceId,
+        claim: ClaimId,
+        request: RequestId,
+        conflict: Conflict,
+    ) {
         let announce = self.config.services[service.0].announce.clone();
         self.ask(tasks, service, request, async move |shared| {
             let claim = shared.claim(service, claim, &announce).await?;
-            let ttl = shared.registry.register(&claim).await?;
-            Ok(Answer::Held { ttl })
+            Ok(match shared.registry.register(&claim, conflict).await? {
+                Registration::Held { ttl } => Answer::Held { ttl },
+                Registration::Taken => Answer::Taken,
+            })
         });
     }
 

@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use ensign::commands::ls;
+use ensign::config::Conflict::{Take, Wait};
 use ensign::config::units::{dns_name, label};
 use ensign::config::{self, RegistryUrl};
-use ensign::registry::{Claim, Error, Renewal};
+use ensign::registry::{Claim, Error, Registration, Renewal};
 use serde_json::Value;
 
 use crate::support::etcd::{Etcd, Fate, Lossy, V2, free_port, silent};
@@ -17,9 +18,16 @@ use crate::support::place::{
 };
 use crate::support::wait;
 
+fn granted(registration: Registration) -> Duration {
+    match registration {
+        Registration::Held { ttl } => ttl,
+        Registration::Taken => panic!("nobody's record was in the way"),
+    }
+}
+
 async fn writes_exactly_what_resolvers_read(place: Place) {
     let registry = place.registry();
-    let granted = registry.register(&claim(LONG)).await.expect("registered");
+    let granted = granted(registry.register(&claim(LONG), Take).await.expect("registered"));
     assert_eq!(granted, LONG);
     assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
 }
@@ -30,7 +38,7 @@ async fn lists_what_is_there_and_what_is_no_record(place: Place) {
     let mut other = record("2001:db8::9");
     other.name = dns_name("web-2.s.prod.example.com").expect("a name");
     let claim = Claim::new(vec![record("192.0.2.7"), other], LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     place.write("/skydns/com/example/prod/s/web/zz-lock", "locked");
 
     let name = dns_name("web.s.prod.example.com").expect("a name");
@@ -56,7 +64,7 @@ async fn lists_what_is_there_and_what_is_no_record(place: Place) {
 async fn stays_as_long_as_it_is_renewed(place: Place) {
     let registry = place.registry();
     let claim = claim(TTL);
-    let granted = registry.register(&claim).await.expect("registered");
+    let granted = granted(registry.register(&claim, Take).await.expect("registered"));
     assert!(granted >= TTL);
     let begun = Instant::now();
     let mut beat = tokio::time::interval(TTL / 3);
@@ -70,7 +78,7 @@ async fn stays_as_long_as_it_is_renewed(place: Place) {
 async fn goes_when_it_is_not_renewed(place: Place) {
     let registry = place.registry();
     let claim = claim(TTL);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     let begun = Instant::now();
     let name = dns_name("web.s.prod.example.com").expect("a name");
     let is_gone = async || registry.list(Some(&name)).await.expect("a list").is_empty().then_some(());
@@ -80,7 +88,7 @@ async fn goes_when_it_is_not_renewed(place: Place) {
         // The file is the next writer's to remove.
         let mut other = record("192.0.2.8");
         other.instance = label("node-2").expect("a label");
-        registry.register(&Claim::new(vec![other], LONG)).await.expect("registered");
+        registry.register(&Claim::new(vec![other], LONG), Take).await.expect("registered");
     }
     assert_eq!(place.read(KEY), None);
     assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
@@ -90,7 +98,7 @@ async fn withdraws_at_once_and_as_often_as_asked(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
     registry.withdraw(&claim).await.expect("nothing to withdraw is fine");
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     registry.withdraw(&claim).await.expect("withdrawn");
     assert_eq!(place.read(KEY), None);
     registry.withdraw(&claim).await.expect("withdrawn again");
@@ -100,8 +108,8 @@ async fn withdraws_at_once_and_as_often_as_asked(place: Place) {
 async fn registers_twice_with_one_claim(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
-    registry.register(&claim).await.expect("registered again");
+    registry.register(&claim, Take).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered again");
     assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
     registry.withdraw(&claim).await.expect("withdrawn");
     assert_eq!(place.read(KEY), None);
@@ -112,7 +120,7 @@ async fn takes_back_a_registration_given_up_anywhere(place: Place) {
     let mut finished = 0;
     for polls in 0..40 {
         let claim = claim(LONG);
-        if give_up_after(polls, registry.register(&claim)).await.is_some() {
+        if give_up_after(polls, registry.register(&claim, Take)).await.is_some() {
             finished += 1;
         }
         registry.withdraw(&claim).await.expect("withdrawn");
@@ -121,13 +129,14 @@ async fn takes_back_a_registration_given_up_anywhere(place: Place) {
     assert!((1..40).contains(&finished), "{finished} of 40 finished: cut at no point, or at every one");
     for step in 0..60 {
         let claim = claim(LONG);
-        let _cut = tokio::time::timeout(Duration::from_micros(step * 50), registry.register(&claim)).await;
+        let _cut =
+            tokio::time::timeout(Duration::from_micros(step * 50), registry.register(&claim, Take)).await;
         registry.withdraw(&claim).await.expect("withdrawn");
         assert_eq!(place.read(KEY), None, "after {step} steps");
     }
     // Nor did anything come later.
     let last = claim(LONG);
-    registry.register(&last).await.expect("registered");
+    registry.register(&last, Take).await.expect("registered");
     registry.withdraw(&last).await.expect("withdrawn");
     assert_eq!(place.read(KEY), None);
 }
@@ -137,8 +146,8 @@ async fn a_successor_survives_its_predecessors_end(place: Place) {
     // The address is the same in one case: nothing but ownership tells the two records apart.
     for address in ["192.0.2.7", "192.0.2.8"] {
         let (old, new) = (claim(LONG), Claim::new(vec![record(address)], LONG));
-        old_one.register(&old).await.expect("registered");
-        new_one.register(&new).await.expect("takes over");
+        old_one.register(&old, Take).await.expect("registered");
+        new_one.register(&new, Take).await.expect("takes over");
         assert_eq!(old_one.renew(&old).await.expect("an answer"), Renewal::Taken);
         old_one.withdraw(&old).await.expect("withdrawn");
         assert_eq!(place.read(KEY), Some(record(address).value()));
@@ -151,8 +160,8 @@ async fn a_successor_survives_its_predecessors_end(place: Place) {
 async fn comes_back_when_the_other_one_goes(place: Place) {
     let registry = place.registry();
     let (old, new) = (claim(LONG), claim(LONG));
-    registry.register(&old).await.expect("registered");
-    registry.register(&new).await.expect("takes over");
+    registry.register(&old, Take).await.expect("registered");
+    registry.register(&new, Take).await.expect("takes over");
     assert_eq!(registry.renew(&old).await.expect("an answer"), Renewal::Taken);
     registry.withdraw(&new).await.expect("withdrawn");
     assert_eq!(registry.renew(&old).await.expect("an answer"), Renewal::Lost);
@@ -161,17 +170,43 @@ async fn comes_back_when_the_other_one_goes(place: Place) {
 async fn takes_its_place_back_when_it_registers_again(place: Place) {
     let registry = place.registry();
     let (one, other) = (claim(LONG), claim(LONG));
-    registry.register(&one).await.expect("registered");
-    registry.register(&other).await.expect("takes over");
-    registry.register(&one).await.expect("takes it back");
+    registry.register(&one, Take).await.expect("registered");
+    registry.register(&other, Take).await.expect("takes over");
+    registry.register(&one, Take).await.expect("takes it back");
     assert_eq!(registry.renew(&other).await.expect("an answer"), Renewal::Taken);
     assert_eq!(registry.renew(&one).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+}
+
+async fn waits_for_anothers_record_to_go_when_told_to(place: Place) {
+    let (old_one, new_one) = (place.registry(), place.registry());
+    let theirs = Claim::new(vec![record("192.0.2.8")], LONG);
+    new_one.register(&theirs, Take).await.expect("registered");
+    let ours = claim(LONG);
+    assert_eq!(old_one.register(&ours, Wait).await.expect("an answer"), Registration::Taken);
+    assert_ne!(old_one.renew(&ours).await.expect("an answer"), Renewal::Kept { ttl: LONG });
+    old_one.withdraw(&ours).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), Some(record("192.0.2.8").value()), "left alone all the while");
+    assert_eq!(new_one.renew(&theirs).await.expect("renewed"), Renewal::Kept { ttl: LONG });
+
+    new_one.withdraw(&theirs).await.expect("withdrawn");
+    let again = claim(LONG);
+    granted(old_one.register(&again, Wait).await.expect("registered"));
+    assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
+}
+
+/// What an earlier life of ours left behind is nobody's to wait for.
+async fn waits_for_no_record_that_is_like_its_own(place: Place) {
+    let registry = place.registry();
+    registry.register(&claim(LONG), Take).await.expect("registered");
+    let ours = claim(LONG);
+    granted(registry.register(&ours, Wait).await.expect("registered"));
+    assert_eq!(registry.renew(&ours).await.expect("renewed"), Renewal::Kept { ttl: LONG });
 }
 
 async fn notices_that_its_record_was_deleted(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     place.delete(KEY);
     assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Lost);
 }
@@ -179,7 +214,7 @@ async fn notices_that_its_record_was_deleted(place: Place) {
 async fn leaves_a_record_written_by_hand(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     let by_hand = r#"{"host":"198.51.100.1"}"#;
     place.write(KEY, by_hand);
     assert_eq!(registry.renew(&claim).await.expect("an answer"), Renewal::Taken);
@@ -193,7 +228,7 @@ async fn leaves_a_record_written_by_hand(place: Place) {
 async fn comes_back_after_a_wipe(place: Place) {
     let registry = place.registry();
     let first = claim(LONG);
-    registry.register(&first).await.expect("registered");
+    registry.register(&first, Take).await.expect("registered");
     let place = match place {
         Place::V3(etcd) => Place::V3(etcd.wiped()),
         Place::V2(etcd) => Place::V2(etcd.wiped()),
@@ -205,7 +240,7 @@ async fn comes_back_after_a_wipe(place: Place) {
     assert_eq!(registry.renew(&first).await.expect("an answer"), Renewal::Lost);
     registry.withdraw(&first).await.expect("nothing left to withdraw is fine");
     let second = claim(LONG);
-    registry.register(&second).await.expect("registered");
+    registry.register(&second, Take).await.expect("registered");
     assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
     registry.withdraw(&first).await.expect("the old claim has nothing there");
     assert_eq!(place.read(KEY).as_deref(), Some(VALUE));
@@ -214,7 +249,7 @@ async fn comes_back_after_a_wipe(place: Place) {
 async fn passes_by_a_dead_endpoint(place: Place) {
     let registry = place.through(&[free_port(), place.etcd().address()]);
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     assert!(matches!(registry.renew(&claim).await, Ok(Renewal::Kept { .. })));
     registry.withdraw(&claim).await.expect("withdrawn");
     assert_eq!(place.read(KEY), None);
@@ -226,7 +261,7 @@ async fn a_frozen_endpoint_costs_one_short_wait(place: Place) {
     let registry = place.through(&addresses);
     let claim = claim(LONG);
     let begun = Instant::now();
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     assert!(begun.elapsed() >= Duration::from_millis(900), "the frozen one was not asked");
     assert!(begun.elapsed() < Duration::from_millis(1900), "{:?}", begun.elapsed());
     let begun = Instant::now();
@@ -241,7 +276,7 @@ async fn a_withdrawal_goes_round_what_held_up_the_registration(place: Place) {
     let addresses = [frozen.local_addr().expect("bound"), place.etcd().address()];
     let registry = place.through(&addresses);
     let claim = claim(LONG);
-    let cut = tokio::time::timeout(Duration::from_millis(300), registry.register(&claim)).await;
+    let cut = tokio::time::timeout(Duration::from_millis(300), registry.register(&claim, Take)).await;
     assert!(cut.is_err(), "the frozen endpoint answered");
     let begun = Instant::now();
     registry.withdraw(&claim).await.expect("withdrawn");
@@ -252,7 +287,7 @@ async fn says_why_when_no_endpoint_answers(place: Place) {
     let frozen = silent();
     let (dead, mute) = (free_port(), frozen.local_addr().expect("bound"));
     let registry = place.through(&[dead, mute]);
-    let error = registry.register(&claim(LONG)).await.expect_err("nobody is there");
+    let error = registry.register(&claim(LONG), Take).await.expect_err("nobody is there");
     assert_eq!(
         error.to_string(),
         format!(
@@ -267,7 +302,7 @@ async fn takes_back_a_registration_whose_answer_was_lost(place: Place) {
         let registry = place.through(&[lossy.address()]);
         let claim = claim(LONG);
         lossy.decide(lost, Fate::Lost);
-        registry.register(&claim).await.expect_err("its answer was lost");
+        registry.register(&claim, Take).await.expect_err("its answer was lost");
         registry.withdraw(&claim).await.expect("withdrawn");
         assert_eq!(place.read(KEY), None, "request {lost}");
     }
@@ -281,7 +316,7 @@ async fn takes_back_a_registration_that_arrives_after_it_was_given_up(place: Pla
     for late in 0..2 {
         let claim = claim(LONG);
         lossy.decide(late, Fate::Late(by));
-        let cut = tokio::time::timeout(by / 2, registry.register(&claim)).await;
+        let cut = tokio::time::timeout(by / 2, registry.register(&claim, Take)).await;
         assert!(cut.is_err(), "request {late} was not late");
         registry.withdraw(&claim).await.expect("withdrawn");
         until("the late request has arrived", || lossy.is_settled()).await;
@@ -297,9 +332,9 @@ async fn a_late_write_does_not_undo_what_a_successor_wrote(place: Place) {
         let old = claim(LONG);
         lossy.decide(late, Fate::Late(Duration::from_millis(1500)));
         let old_one = place.through(&[lossy.address(), place.etcd().address()]);
-        old_one.register(&old).await.expect("registered elsewhere");
+        old_one.register(&old, Take).await.expect("registered elsewhere");
         let new = Claim::new(vec![record("192.0.2.8")], LONG);
-        new_one.register(&new).await.expect("takes over");
+        new_one.register(&new, Take).await.expect("takes over");
         until("the late request has arrived", || lossy.is_settled()).await;
         assert_eq!(place.read(KEY), Some(record("192.0.2.8").value()), "request {late}");
         old_one.withdraw(&old).await.expect("withdrawn");
@@ -314,7 +349,7 @@ async fn ends_a_registration_whose_answer_was_lost_elsewhere(place: Place) {
         let registry = place.through(&[lossy.address(), place.etcd().address()]);
         let claim = claim(LONG);
         lossy.decide(lost, Fate::Lost);
-        let granted = registry.register(&claim).await.expect("registered");
+        let granted = granted(registry.register(&claim, Take).await.expect("registered"));
         assert!(granted <= LONG && granted > LONG / 2, "request {lost}: {granted:?}");
         assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
         registry.withdraw(&claim).await.expect("withdrawn");
@@ -326,7 +361,7 @@ async fn keeps_a_record_whose_renewals_answer_was_lost(place: Place) {
     let lossy = Lossy::before(place.etcd());
     let registry = place.through(&[lossy.address()]);
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     lossy.decide(0, Fate::Lost);
     registry.renew(&claim).await.expect_err("its answer was lost");
     assert_eq!(registry.renew(&claim).await.expect("renewed"), Renewal::Kept { ttl: LONG });
@@ -339,7 +374,7 @@ async fn keeps_a_record_whose_renewals_answer_was_lost(place: Place) {
 async fn goes_on_after_a_freeze(place: Place) {
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     place.etcd().freeze();
     let begun = Instant::now();
     registry.renew(&claim).await.expect_err("frozen");
@@ -373,6 +408,8 @@ everywhere! {
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
         takes_its_place_back_when_it_registers_again
+        waits_for_anothers_record_to_go_when_told_to
+        waits_for_no_record_that_is_like_its_own
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
@@ -397,6 +434,8 @@ everywhere! {
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
         takes_its_place_back_when_it_registers_again
+        waits_for_anothers_record_to_go_when_told_to
+        waits_for_no_record_that_is_like_its_own
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
@@ -421,6 +460,8 @@ everywhere! {
         a_successor_survives_its_predecessors_end
         comes_back_when_the_other_one_goes
         takes_its_place_back_when_it_registers_again
+        waits_for_anothers_record_to_go_when_told_to
+        waits_for_no_record_that_is_like_its_own
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe;
@@ -433,7 +474,7 @@ async fn a_lease_revoked_by_hand_is_lost() {
     let place = Place::V3(etcd);
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     let (_, body) = place.etcd().request("POST", "/v3/lease/leases", "{}");
     let answer: Value = serde_json::from_str(&body).expect("JSON");
     let lease = answer["leases"][0]["ID"].as_str().expect("one lease");
@@ -447,7 +488,7 @@ async fn a_withdrawn_lease_leaves_nothing_behind() {
     let place = Place::v3();
     let registry = place.registry();
     let claim = claim(LONG);
-    registry.register(&claim).await.expect("registered");
+    registry.register(&claim, Take).await.expect("registered");
     registry.withdraw(&claim).await.expect("withdrawn");
     let (_, body) = place.etcd().request("POST", "/v3/lease/leases", "{}");
     assert!(!body.contains("\"ID\""), "{body}");
@@ -457,7 +498,7 @@ async fn a_withdrawn_lease_leaves_nothing_behind() {
 async fn v2_that_is_switched_off_is_told_from_an_absent_key() {
     let etcd = Etcd::start_with(V2::Off);
     let registry = registry(RegistryUrl::Etcd2(hosts(&[etcd.address()])));
-    let error = registry.register(&claim(LONG)).await.expect_err("the v2 API is off");
+    let error = registry.register(&claim(LONG), Take).await.expect_err("the v2 API is off");
     assert!(matches!(error, Error::V2Off { .. }), "{error}");
     assert!(error.to_string().contains("--enable-v2=true"), "{error}");
     let error = registry.list(None).await.expect_err("the v2 API is off");
@@ -469,11 +510,11 @@ async fn v2_that_is_switched_off_is_told_from_an_absent_key() {
 async fn a_folder_holds_nothing_that_looks_like_a_record_but_records() {
     let place = Place::dir();
     let registry = place.registry();
-    registry.register(&claim(LONG)).await.expect("registered");
+    registry.register(&claim(LONG), Take).await.expect("registered");
     let crashed = place.file(KEY).with_file_name(".new-1");
     fs::write(&crashed, "half a rec").expect("written");
     assert_eq!(registry.list(None).await.expect("a list").len(), 1);
-    registry.register(&claim(LONG)).await.expect("registered");
+    registry.register(&claim(LONG), Take).await.expect("registered");
     assert!(!crashed.exists(), "what a crashed writer left is still there");
 }
 
@@ -482,11 +523,11 @@ async fn a_folder_whose_lock_is_held_for_ever_is_given_up() {
     let place = Place::dir();
     let registry = place.registry();
     let first = claim(LONG);
-    registry.register(&first).await.expect("registered");
+    registry.register(&first, Take).await.expect("registered");
     let lock = fs::File::open(place.file("/.lock")).expect("the lock file");
     lock.lock().expect("taken");
     let begun = Instant::now();
-    let error = registry.register(&claim(LONG)).await.expect_err("locked");
+    let error = registry.register(&claim(LONG), Take).await.expect_err("locked");
     assert!(error.to_string().contains("lock"), "{error}");
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     drop(lock);
@@ -498,12 +539,12 @@ async fn a_folder_whose_lock_is_held_for_ever_is_given_up() {
 async fn a_registration_given_up_while_the_folder_was_locked_is_taken_back() {
     let place = Place::dir();
     let registry = place.registry();
-    registry.register(&Claim::new(vec![], LONG)).await.expect("the folder is made");
+    registry.register(&Claim::new(vec![], LONG), Take).await.expect("the folder is made");
     for round in 0..20 {
         let lock = fs::File::open(place.file("/.lock")).expect("the lock file");
         lock.lock().expect("taken");
         let claim = claim(LONG);
-        let _cut = tokio::time::timeout(Duration::from_millis(1), registry.register(&claim)).await;
+        let _cut = tokio::time::timeout(Duration::from_millis(1), registry.register(&claim, Take)).await;
         let withdrawing = pin!(registry.withdraw(&claim));
         let release = async {
             // At another moment of the two waiters' rhythm each time.
@@ -521,7 +562,7 @@ async fn a_registration_given_up_while_the_folder_was_locked_is_taken_back() {
 async fn an_operation_runs_in_a_task() {
     let place = Place::dir();
     let registry = place.registry();
-    let task = tokio::spawn(async move { registry.register(&claim(LONG)).await });
+    let task = tokio::spawn(async move { registry.register(&claim(LONG), Take).await });
     task.await.expect("no panic").expect("registered");
     until("the record is there", || place.read(KEY).is_some()).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ensign::config::{Config, Kind, ReadyBy, RestartWhen, ServiceId, Signal, Unhealthy};
+use ensign::config::{Config, Conflict, Kind, ReadyBy, RestartWhen, ServiceId, Signal, Unhealthy};
 use ensign::machine::action::Action;
 use ensign::machine::event::{Answer, Ending, Event, SpawnFailure, Verdict};
 use ensign::machine::service::State;
@@ -316,6 +316,31 @@ fn a_registry_that_forgot_us_is_told_again_at_once() {
     world.answer(HELD);
     world.advance(20 * SECOND);
     assert!(registers(&world.answer(Answer::Lost)));
+}
+
+/// Two that take the key from each other would go on for ever: what got lost may have been displaced.
+#[test]
+fn what_got_lost_displaces_nobody_when_it_comes_back() {
+    let conflicts = |actions: &[Action]| -> Vec<Conflict> {
+        let conflict = |action: &Action| match action {
+            Action::Register { conflict, .. } => Some(*conflict),
+            _ => None,
+        };
+        actions.iter().filter_map(conflict).collect()
+    };
+    let mut world = World::new(announced(), 7);
+    assert_eq!(
+        conflicts(&world.feed(Event::Started)),
+        [Conflict::Take],
+        "a redeploy displaces what was before"
+    );
+    world.answer(HELD);
+    world.advance(20 * SECOND);
+    assert_eq!(conflicts(&world.answer(Answer::Lost)), [Conflict::Wait]);
+    world.answer(Answer::Taken);
+    let beats = world.advance(100 * SECOND);
+    assert!(!registers(&beats), "it goes on looking, quietly");
+    assert_eq!(conflicts(&world.answer(Answer::Lost)), [Conflict::Wait], "theirs has gone");
 }
 
 #[test]
