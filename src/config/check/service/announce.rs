@@ -31,13 +31,14 @@ pub fn check(
     let address = address(&raw.address, values);
     let instance = values.or(&raw.instance, own_label, units::label);
     let ttl = values.or(&raw.ttl, Duration::from_secs(60), lease);
-    let dns_ttl = values.or(&raw.dns_ttl, Duration::from_secs(5), whole_seconds);
+    let no_longer_than_ttl = Duration::from_secs(ttl.map_or(5, |ttl| ttl.as_secs().min(5)));
+    let dns_ttl = values.or(&raw.dns_ttl, no_longer_than_ttl, whole_seconds);
     let priority = values.number(&raw.priority, 10, 0..=u16::MAX);
     let weight = values.number(&raw.weight, 100, 0..=u16::MAX);
 
     if let (Some(ttl), Some(dns_ttl)) = (ttl, dns_ttl)
         && dns_ttl > ttl
-        && let Some(place) = raw.dns_ttl.place().or(raw.ttl.place())
+        && let Some(place) = raw.dns_ttl.place()
     {
         let [ttl, dns_ttl] = [ttl, dns_ttl].map(humantime::format_duration);
         let message = format!("`dns_ttl` ({dns_ttl}) is longer than `ttl` ({ttl})");
