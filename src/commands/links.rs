@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, HostPort};
 use crate::links::docker_env::{self, Belongs};
-use crate::links::{self, Bind, Forward, Plan, Source, Target};
+use crate::links::{self, Bind, Forward, Plan, Source, Target, Way};
 use crate::net::resolve::Hosts;
 
 /// How much `ensign links` shows.
@@ -72,9 +72,14 @@ fn row(forward: &Forward, hosts: &Hosts) -> [String; 4] {
 
 /// What the hosts file says of a target now.
 fn listed(to: &Target, hosts: &Hosts) -> String {
-    let (found, otherwise) = match to {
-        Target::Peer(peer) => (links::listed(peer, hosts), "not listed: as the variable says"),
-        Target::Host(HostPort { host, port }) => {
+    let each: Vec<String> = to.ways.iter().map(|way| listed_way(way, hosts)).collect();
+    each.join("; ")
+}
+
+fn listed_way(way: &Way, hosts: &Hosts) -> String {
+    let (found, otherwise) = match way {
+        Way::Peer(peer) => (links::listed(peer, hosts), "not listed: as the variable says"),
+        Way::Host(HostPort { host, port }) => {
             if host.parse::<IpAddr>().is_ok() {
                 return "-".to_owned();
             }
@@ -131,7 +136,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{EnvLinks, Link, Listen, Upstream};
+    use crate::config::{Balance, EnvLinks, Link, Listen, Upstream};
 
     fn env(text: &str) -> Vec<(OsString, OsString)> {
         let lines = text.lines().filter_map(|line| line.trim().split_once('='));
@@ -158,7 +163,8 @@ mod tests {
         let api = Link {
             name: "api".to_owned(),
             listen: Listen::Addresses(vec!["127.0.0.1:8080".parse().expect("an address")]),
-            to: Upstream::HostPort(HostPort { host: "api.example".to_owned(), port: 80 }),
+            to: vec![Upstream::HostPort(HostPort { host: "api.example".to_owned(), port: 80 })],
+            balance: Balance::First,
             connect_timeout: Duration::from_secs(1),
         };
         let plan = links::plan_links(&EnvLinks::All, [("web", &api)], env(ENV));

@@ -264,8 +264,11 @@ pub enum AddressRule {
 pub struct Link {
     pub name: String,
     pub listen: Listen,
-    pub to: Upstream,
-    /// For one connection attempt to the upstream.
+    /// All of them together are where connections go. Never empty; more than one only where `listen` says where, or
+    /// all have the same port.
+    pub to: Vec<Upstream>,
+    pub balance: Balance,
+    /// For one attempt on one address of the upstream.
     pub connect_timeout: Duration,
 }
 
@@ -275,6 +278,17 @@ pub enum Listen {
     Loopback,
     /// Just these.
     Addresses(Vec<SocketAddr>),
+}
+
+/// Which address of several the next connection goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// They take turns, by weight.
+    RoundRobin,
+    /// The one with the fewest connections of this link, by weight.
+    LeastConnections,
+    /// In the order of `to`; a later one only while those before it take no connection.
+    First,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,6 +349,16 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl Upstream {
+    /// The port, where it is known before anything is looked up.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Env(_) => None,
+            Self::HostPort(to) => Some(to.port),
+        }
+    }
 }
 
 impl DnsName {

@@ -113,7 +113,8 @@ pub struct Link {
     pub place: Place,
     pub name: Field<String>,
     pub listen: Field<Vec<At<String>>>,
-    pub to: Field<String>,
+    pub to: Field<Vec<At<String>>>,
+    pub balance: Field<String>,
     pub connect_timeout: Field<String>,
 }
 
@@ -296,7 +297,8 @@ impl Link {
             place: t.place(),
             name: t.string("name"),
             listen: t.one_or_more("listen"),
-            to: t.string("to"),
+            to: t.one_or_more("to"),
+            balance: t.string("balance"),
             connect_timeout: t.string("connect_timeout"),
         }
     }

@@ -1,22 +1,25 @@
 //! Links: a listener inside the container for each service that runs elsewhere.
 //!
 //! [`plan`] says what would be forwarded and opens nothing; [`open`] opens it, all listeners before it returns. Then
-//! one thread (`worker`) accepts (`listener`), finds where a connection goes (`upstream`) and moves its bytes
-//! (`relay`). The control thread never sees a byte, and a panic in a connection ends that connection alone.
+//! one thread (`worker`) accepts (`listener`), finds where a connection goes (`upstream`, which asks a `source` and a
+//! `picker`) and moves its bytes (`relay`). The control thread never sees a byte, and a panic in a connection ends that connection alone.
 //!
 //! Called by the wiring of `ensign run` and by `ensign links`. Never imports checks or the registry: they meet only
 //! as events.
 
 pub mod docker_env;
+mod picker;
 pub mod plan;
 
 mod holder;
 mod listener;
 mod relay;
+mod source;
 mod upstream;
+mod uses;
 mod worker;
 
 pub use holder::Holder;
-pub use plan::{Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, plan, plan_links};
-pub use upstream::listed;
+pub use plan::{Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Way, plan, plan_links};
+pub use source::listed;
 pub use worker::{LinkError, Links, Opened, open};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
-use crate::config::{Config, EnvLinks, HostPort, Link, Listen, Upstream};
+use crate::config::{Balance, Config, EnvLinks, HostPort, Link, Listen, Upstream};
 
 /// No more links than this are opened for variables: each takes two descriptors, and an init needs some of its own.
 pub const MOST_AUTOMATIC: usize = 256;
@@ -44,8 +44,17 @@ pub enum Bind {
     Addresses(Vec<SocketAddr>),
 }
 
+/// Where the connections of a forward go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub struct Target {
+    /// All of them together. Never empty.
+    pub ways: Vec<Way>,
+    pub balance: Balance,
+}
+
+/// One way to find addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
     Peer(Peer),
     Host(HostPort),
 }
@@ -93,6 +102,8 @@ pub enum Notice {
 pub enum PlanError {
     #[error("{link}: no variable `{alias}_PORT_…_TCP` is set for `env:{alias}`")]
     NoVariables { link: Source, alias: String },
+    #[error("{link}: the port to listen at does not follow from `to`: give `listen`")]
+    NoPort { link: Source },
     #[error("{first} and {second} both listen on {address}")]
     Twice { first: Source, second: Source, address: SocketAddr },
 }
@@ -115,50 +126,67 @@ pub fn plan_links<'a>(
     let mut used = Vec::new();
     for (service, link) in links {
         let source = Source::File { service: service.to_owned(), link: link.name.clone() };
-        match &link.to {
-            Upstream::HostPort(to) => {
-                plan.add_from_file(bind(&link.listen, to.port), Target::Host(to.clone()), source, link)
-            }
-            Upstream::Env(alias) => {
-                let alias = docker_env::alias_of(alias);
-                let found = found.iter().find(|found| docker_env::alias_of(&found.alias) == alias);
-                plan.add_variables(found, alias, source, link);
-                used.extend(found);
+        let named = link.to.iter().filter_map(|to| match to {
+            Upstream::Env(alias) => Some(docker_env::alias_of(alias)),
+            Upstream::HostPort(_) => None,
+        });
+        let mut peers = Vec::new();
+        for alias in named {
+            match found
+                .iter()
+                .find(|found| docker_env::alias_of(&found.alias) == alias && tcp(found).next().is_some())
+            {
+                Some(found) => peers.push(found),
+                None => plan.errors.push(PlanError::NoVariables { link: source.clone(), alias }),
             }
         }
+        peers.iter().for_each(|peer| plan.note(peer));
+        plan.add_link(&peers, source, link);
+        used.extend(peers);
     }
     plan.add_automatic(found.iter().filter(|link| is_wanted(automatic, link)), &used);
     plan
 }
 
 impl Plan {
-    /// A link of a file that takes its peer from variables.
-    fn add_variables(&mut self, found: Option<&EnvLink>, alias: String, source: Source, link: &Link) {
-        let ports: Vec<&EnvPort> = found.iter().flat_map(|found| tcp(found)).collect();
-        let (Some(found), Some(&lowest)) = (found, ports.first()) else {
-            self.errors.push(PlanError::NoVariables { link: source, alias });
-            return;
-        };
-        self.note(found);
-        match &link.listen {
-            Listen::Loopback => {
-                for port in ports {
-                    let to = Target::Peer(Peer::new(found, port));
-                    self.add_from_file(Bind::Loopback(port.number), to, source.clone(), link);
+    /// A link of a file, with the Docker links that it names.
+    fn add_link(&mut self, peers: &[&EnvLink], source: Source, link: &Link) {
+        let target = |port| target(peers, link, port);
+        match (&link.listen, &link.to[..]) {
+            // A port for each of the peer's.
+            (Listen::Loopback, [Upstream::Env(_)]) => {
+                for port in peers.iter().flat_map(|peer| tcp(peer)) {
+                    self.add_from_file(
+                        Bind::Loopback(port.number),
+                        target(port.number),
+                        source.clone(),
+                        link,
+                    );
                 }
             }
-            Listen::Addresses(addresses) => {
+            (Listen::Loopback, ways) => match ways.iter().find_map(Upstream::port) {
+                Some(port) => self.add_from_file(Bind::Loopback(port), target(port), source, link),
+                None => self.errors.push(PlanError::NoPort { link: source }),
+            },
+            (Listen::Addresses(addresses), _) if peers.is_empty() => {
+                let port = addresses.first().map_or(0, SocketAddr::port);
+                self.add_from_file(Bind::Addresses(addresses.clone()), target(port), source, link);
+            }
+            // Which port of the peer's is meant goes by where it listens.
+            (Listen::Addresses(addresses), _) => {
                 for &address in addresses {
-                    // The port of that number, else the one that Docker's `DB_PORT` names.
-                    let port = ports.iter().find(|port| port.number == address.port());
-                    let to = Target::Peer(Peer::new(found, port.copied().unwrap_or(lowest)));
-                    self.add_from_file(Bind::Addresses(vec![address]), to, source.clone(), link);
+                    let listen = Bind::Addresses(vec![address]);
+                    self.add_from_file(listen, target(address.port()), source.clone(), link);
                 }
             }
         }
     }
 
     fn add_from_file(&mut self, listen: Bind, to: Target, source: Source, link: &Link) {
+        // Its variables are missing, which is told.
+        if to.ways.is_empty() {
+            return;
+        }
         let taken = self.forwards.iter().find_map(|other| Some((other, overlap(&other.listen, &listen)?)));
         match taken {
             Some((other, address)) => {
@@ -183,7 +211,10 @@ impl Plan {
                         opened += 1;
                         self.forwards.push(Forward {
                             listen,
-                            to: Target::Peer(Peer::new(link, port)),
+                            to: Target {
+                                ways: vec![Way::Peer(Peer::new(link, port))],
+                                balance: Balance::First,
+                            },
                             source: Source::Variables(vec![link.alias.clone()]),
                             connect_timeout: CONNECT_TIMEOUT,
                         });
@@ -222,7 +253,8 @@ impl Plan {
 impl Forward {
     /// Takes in one more alias of the same peer; false when it is another peer.
     fn is_joined_by(&mut self, link: &EnvLink, port: &EnvPort) -> bool {
-        let (Target::Peer(peer), Source::Variables(aliases)) = (&mut self.to, &mut self.source) else {
+        let ([Way::Peer(peer)], Source::Variables(aliases)) = (&mut self.to.ways[..], &mut self.source)
+        else {
             return false;
         };
         if peer.address != port.to {
@@ -256,11 +288,19 @@ impl Bind {
     }
 }
 
-fn bind(listen: &Listen, port: u16) -> Bind {
-    match listen {
-        Listen::Loopback => Bind::Loopback(port),
-        Listen::Addresses(addresses) => Bind::Addresses(addresses.clone()),
-    }
+/// Where the connections of `link` go; of a Docker link, to its port of this number, else to the lowest, which
+/// Docker's `DB_PORT` names.
+fn target(peers: &[&EnvLink], link: &Link, port: u16) -> Target {
+    let mut peers = peers.iter();
+    let ways = link.to.iter().filter_map(|to| match to {
+        Upstream::HostPort(to) => Some(Way::Host(to.clone())),
+        Upstream::Env(_) => {
+            let peer = peers.next()?;
+            let port = tcp(peer).find(|known| known.number == port).or_else(|| tcp(peer).next())?;
+            Some(Way::Peer(Peer::new(peer, port)))
+        }
+    });
+    Target { ways: ways.collect(), balance: link.balance }
 }
 
 fn tcp(link: &EnvLink) -> impl Iterator<Item = &EnvPort> {
@@ -319,6 +359,13 @@ impl fmt::Display for Bind {
 }
 
 impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ways: Vec<_> = self.ways.iter().map(Way::to_string).collect();
+        f.write_str(&ways.join(", "))
+    }
+}
+
+impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => write!(f, "{}", peer.address),

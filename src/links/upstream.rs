@@ -1,22 +1,27 @@
-//! Where a connection goes: asked anew for each, tried address by address, with the last good answer kept while the
-//! source fails. Never caches a name beyond that, never resolves by itself (`net::resolve` does). Called by
-//! `listener` for each accepted connection.
+//! Where a connection goes: its sources are asked, the picker says which of their addresses is next, and the next one
+//! is tried before the client sees anything. Never resolves by itself, never waits for a slow source while there is an
+//! address to try. Called by `listener` for each accepted connection.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 
-use super::docker_env::alias_of;
-use super::plan::{Peer, Target};
-use crate::net::resolve::{Hosts, ResolveError, Resolver};
+use super::picker::{Offer, Picker};
+use super::plan::Target;
+use super::source::{Offers, Source};
+use super::uses::Uses;
+use crate::config::Balance;
+use crate::net::resolve::Resolver;
 
 /// The other end of one forward.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    to: Target,
+    sources: Vec<Arc<Source>>,
+    balance: Balance,
     /// For one attempt.
     timeout: Duration,
     /// Where the forward listens: to connect there would be a loop.
@@ -24,19 +29,19 @@ pub(super) struct Upstream {
     known: Mutex<Known>,
 }
 
-/// What the last good look-up said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
-    /// The hosts file that `addresses` is from, for a peer: the same file need not be searched twice.
-    hosts: Option<Arc<Hosts>>,
-    addresses: Vec<SocketAddr>,
+    picker: Picker<SocketAddr>,
+    /// What the picker has learned: by source, in order.
+    learned: Vec<Offers>,
+    uses: Uses<SocketAddr>,
 }
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error(transparent)]
-    Lookup(#[from] ResolveError),
+    #[error("{0}")]
+    Nowhere(String),
     #[error("{address}: {}", reason(error))]
     Attempt { address: SocketAddr, error: io::Error },
     #[error("{address} is where this link itself listens")]
@@ -45,27 +50,41 @@ pub(super) enum ConnectError {
 
 impl Upstream {
     pub(super) fn new(to: Target, timeout: Duration, own: Vec<SocketAddr>) -> Self {
-        Self { to, timeout, own, known: Mutex::default() }
+        let Target { ways, balance } = to;
+        let sources = ways.into_iter().map(|way| Arc::new(Source::new(way))).collect();
+        let known = Known { picker: Picker::new(balance), learned: Vec::new(), uses: Uses::default() };
+        Self { sources, balance, timeout, own, known: Mutex::new(known) }
     }
 
-    /// Learns now what the hosts file says of a peer, so that an entry that is there at the start counts even if
-    /// it is gone when the first connection comes.
+    /// Learns what is at hand before the first connection comes.
     pub(super) fn prime(&self, resolver: &Resolver) {
-        if let Target::Peer(peer) = &self.to {
-            self.peer(peer, resolver.hosts());
-        }
+        self.sources.iter().for_each(|source| source.prime(resolver));
     }
 
     /// A connection to the first address that takes one.
-    pub(super) async fn connect(&self, resolver: &Resolver) -> Result<TcpStream, ConnectError> {
+    pub(super) async fn connect(&self, resolver: &Arc<Resolver>) -> Result<TcpStream, ConnectError> {
+        self.look(resolver).await;
+        let mut tried = Vec::new();
         let mut failure = None;
-        for address in self.addresses(resolver).await? {
+        loop {
+            let begun = Instant::now();
+            let Some(address) = self.pick(begun, &tried) else { break };
             match self.attempt(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = Some(error),
+                Ok(stream) => {
+                    self.took(address, &stream);
+                    return Ok(stream);
+                }
+                Err(error) => {
+                    if !error.is_ours() {
+                        self.known().picker.failed(&address, begun, Instant::now());
+                    }
+                    tried.push(address);
+                    // The one that should have taken it says most.
+                    failure.get_or_insert(error);
+                }
             }
         }
-        Err(failure.expect("a look-up is never empty"))
+        Err(failure.unwrap_or_else(|| ConnectError::Nowhere(self.complaint())))
     }
 
     async fn attempt(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
@@ -84,65 +103,85 @@ impl Upstream {
         attempt.await.map_err(|error| ConnectError::Attempt { address, error })
     }
 
-    /// The addresses to try, in order; never empty.
-    pub(super) async fn addresses(&self, resolver: &Resolver) -> Result<Vec<SocketAddr>, ResolveError> {
-        match &self.to {
-            Target::Peer(peer) => Ok(self.peer(peer, resolver.hosts())),
-            Target::Host(to) => match resolver.lookup(&to.host).await {
-                Ok(found) => {
-                    let addresses: Vec<_> =
-                        found.into_iter().map(|ip| SocketAddr::new(ip, to.port)).collect();
-                    self.known().addresses.clone_from(&addresses);
-                    Ok(addresses)
-                }
-                // Nobody could be asked. "No such name" is an answer: what was there may be another's by now.
-                Err(ResolveError::Failed { .. }) if !self.known().addresses.is_empty() => {
-                    Ok(self.known().addresses.clone())
-                }
-                Err(error) => Err(error),
-            },
+    /// Asks every source, and waits only as long as nothing is known.
+    async fn look(&self, resolver: &Arc<Resolver>) {
+        self.sources.iter().for_each(|source| source.ask(resolver));
+        for source in &self.sources {
+            source.settle().await;
         }
-    }
-
-    /// The variable's address counts only until the hosts file has named the peer once: that address may be
-    /// another's by now, and the file is seen empty for a moment while Docker writes it.
-    fn peer(&self, peer: &Peer, hosts: Arc<Hosts>) -> Vec<SocketAddr> {
-        let mut known = self.known();
-        if !known.hosts.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &hosts)) {
-            let found = listed(peer, &hosts);
-            if !found.is_empty() || known.addresses.is_empty() {
-                known.addresses = found;
+        if self.learn() {
+            return;
+        }
+        for source in &self.sources {
+            source.settled().await;
+            if self.learn() {
+                return;
             }
-            known.hosts = Some(hosts);
         }
-        if known.addresses.is_empty() { vec![peer.address] } else { known.addresses.clone() }
     }
 
+    /// Hands the picker what the sources say now. Whether there is anything to try.
+    fn learn(&self) -> bool {
+        let said: Vec<Offers> = self.sources.iter().map(|source| source.offers()).collect();
+        let mut known = self.known();
+        let is_same = said.len() == known.learned.len()
+            && said.iter().zip(&known.learned).all(|(said, learned)| Arc::ptr_eq(said, learned));
+        if !is_same {
+            known.picker.learn(said.iter().flat_map(|offers| ranked(offers)));
+            known.learned = said;
+        }
+        !known.picker.is_empty()
+    }
+
+    fn pick(&self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let Known { picker, uses, learned: _ } = &mut *self.known();
+        if self.balance == Balance::LeastConnections {
+            uses.look();
+        }
+        picker.pick(now, tried, |address| uses.of(address))
+    }
+
+    fn took(&self, address: SocketAddr, stream: &TcpStream) {
+        let mut known = self.known();
+        known.picker.succeeded(&address);
+        if self.balance == Balance::LeastConnections {
+            known.uses.add(address, stream);
+        }
+    }
+
+    /// Why there is nothing to try.
+    fn complaint(&self) -> String {
+        let errors = self.sources.iter().filter_map(|source| source.error());
+        let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+        if errors.is_empty() { "no address is known".to_owned() } else { errors.join("; ") }
+    }
+
+    /// Nothing here panics with the lock held, so what a poisoned one holds is whole.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where the hosts file says that `peer` is: by the names that the variables give, else by any name that Docker
-/// would spell like one of its aliases. Empty when it does not say.
-pub fn listed(peer: &Peer, hosts: &Hosts) -> Vec<SocketAddr> {
-    let by_name: Vec<_> = peer.names.iter().flat_map(|name| hosts.addresses(name)).collect();
-    let found = if by_name.is_empty() {
-        let is_alias = |name: &str| peer.aliases.contains(&alias_of(name));
-        let mut names: Vec<_> = hosts.names().filter(|name| is_alias(name)).collect();
-        names.sort_unstable();
-        names.into_iter().flat_map(|name| hosts.addresses(name)).collect()
-    } else {
-        by_name
-    };
-    let mut addresses = Vec::new();
-    for &ip in found {
-        let address = SocketAddr::new(ip, peer.address.port());
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
+/// The offers of one source, by priority and then weight, their priorities counted from 0: what one source calls
+/// priority 10 is no worse than what another, which knows none, has.
+fn ranked(offers: &[Offer<SocketAddr>]) -> Vec<Offer<SocketAddr>> {
+    let mut ranked = offers.to_vec();
+    ranked.sort_by_key(|offer| (offer.group, std::cmp::Reverse(offer.weight)));
+    let (mut rank, mut last) = (0, ranked.first().map_or(0, |offer| offer.group));
+    for offer in &mut ranked {
+        rank += u32::from(offer.group != last);
+        last = std::mem::replace(&mut offer.group, rank);
     }
-    addresses
+    ranked
+}
+
+impl ConnectError {
+    /// It says nothing about the other end.
+    fn is_ours(&self) -> bool {
+        let Self::Attempt { error, .. } = self else { return false };
+        let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
+        error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
+    }
 }
 
 fn reason(error: &io::Error) -> String {
@@ -157,19 +196,28 @@ fn reason(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::config::HostPort;
+    use crate::links::plan::{Peer, Way};
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn peer() -> Target {
-        Target::Peer(Peer {
+    fn peer() -> Way {
+        Way::Peer(Peer {
             aliases: vec!["MY_DB".to_owned()],
             names: vec!["my-db".to_owned()],
             address: "10.0.0.1:5432".parse().expect("an address"),
         })
     }
 
-    fn upstream(to: Target) -> Upstream {
-        Upstream::new(to, TIMEOUT, Vec::new())
+    fn host(host: &str, port: u16) -> Way {
+        Way::Host(HostPort { host: host.to_owned(), port })
+    }
+
+    fn first(ways: Vec<Way>, own: Vec<SocketAddr>) -> Upstream {
+        Upstream::new(Target { ways, balance: Balance::First }, TIMEOUT, own)
+    }
+
+    fn upstream(way: Way) -> Upstream {
+        first(vec![way], Vec::new())
     }
 
     struct Files(tempfile::TempDir);
@@ -183,8 +231,8 @@ mod tests {
             std::fs::write(self.0.path().join("hosts"), text).expect("write");
         }
 
-        fn resolver(&self) -> Resolver {
-            Resolver::with_files(self.0.path().join("hosts"), self.0.path().join("resolv.conf"))
+        fn resolver(&self) -> Arc<Resolver> {
+            Arc::new(Resolver::with_files(self.0.path().join("hosts"), self.0.path().join("resolv.conf")))
         }
     }
 
@@ -196,9 +244,14 @@ mod tests {
             .block_on(future)
     }
 
-    fn asked(upstream: &Upstream, resolver: &Resolver) -> Vec<String> {
-        let found = now(upstream.addresses(resolver)).expect("addresses");
-        found.iter().map(SocketAddr::to_string).collect()
+    /// What one connection would try, in order.
+    fn asked(upstream: &Upstream, resolver: &Arc<Resolver>) -> Vec<String> {
+        now(upstream.look(resolver));
+        let mut tried = Vec::new();
+        while let Some(next) = upstream.pick(Instant::now(), &tried) {
+            tried.push(next);
+        }
+        tried.iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
@@ -231,33 +284,33 @@ mod tests {
         let files = Files::new();
         files.hosts("10.0.0.2 db\n");
         let resolver = files.resolver();
-        let upstream = upstream(Target::Host(HostPort { host: "db".to_owned(), port: 80 }));
+        let upstream = upstream(host("db", 80));
         assert_eq!(asked(&upstream, &resolver), ["10.0.0.2:80"]);
         files.hosts("");
         assert_eq!(asked(&upstream, &resolver), ["10.0.0.2:80"]);
     }
 
     #[test]
-    fn the_next_address_is_tried_and_the_last_failure_told() {
+    fn the_next_address_is_tried_and_the_failure_of_the_best_one_told() {
         let files = Files::new();
         let listener = std::net::TcpListener::bind("127.0.0.3:0").expect("bind");
-        let to = HostPort { host: "db".to_owned(), port: listener.local_addr().expect("bound").port() };
+        let port = listener.local_addr().expect("bound").port();
         files.hosts("127.0.0.2 db\n127.0.0.3 db\n");
-        let upstream = upstream(Target::Host(to.clone()));
+        let upstream = upstream(host("db", port));
         let connected =
             now(upstream.connect(&files.resolver())).map(|stream| stream.peer_addr().expect("a peer"));
         assert_eq!(connected.expect("connected"), listener.local_addr().expect("bound"));
         drop(listener);
         let error = now(upstream.connect(&files.resolver())).expect_err("nobody there");
-        assert_eq!(error.to_string(), format!("127.0.0.3:{}: connection refused", to.port));
+        assert_eq!(error.to_string(), format!("127.0.0.3:{port}: connection refused"));
     }
 
     #[test]
     fn a_link_never_connects_to_itself() {
         let own = "127.0.0.1:80".parse().expect("an address");
-        let to = Target::Host(HostPort { host: "localhost".to_owned(), port: 80 });
-        let upstream = Upstream::new(to, TIMEOUT, vec![own, "[::1]:80".parse().expect("an address")]);
+        let own = vec![own, "[::1]:80".parse().expect("an address")];
+        let upstream = first(vec![host("localhost", 80)], own);
         let error = now(upstream.connect(&Files::new().resolver())).expect_err("a loop");
-        assert_eq!(error.to_string(), "[::1]:80 is where this link itself listens");
+        assert_eq!(error.to_string(), "127.0.0.1:80 is where this link itself listens");
     }
 }

@@ -53,19 +53,24 @@ impl Resolver {
         self.hosts.read()
     }
 
-    /// The addresses of `host`, IPv4 first, never empty: a literal (no brackets) is itself, `localhost` is loopback
-    /// whatever the files say, the hosts file goes before DNS.
-    pub async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    /// The addresses of `host` where no DNS is needed for them: as [`lookup`](Self::lookup), without waiting.
+    pub fn listed(&self, host: &str) -> Option<Vec<IpAddr>> {
         if let Ok(ip) = host.parse() {
-            return Ok(vec![ip]);
+            return Some(vec![ip]);
         }
         let bare = host.strip_suffix('.').unwrap_or(host);
         if bare.eq_ignore_ascii_case("localhost") {
-            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+            return Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
         let listed = self.hosts.read().addresses(bare).to_vec();
-        if !listed.is_empty() {
-            return Ok(v4_first(listed));
+        (!listed.is_empty()).then(|| v4_first(listed))
+    }
+
+    /// The addresses of `host`, IPv4 first, never empty: a literal (no brackets) is itself, `localhost` is loopback
+    /// whatever the files say, the hosts file goes before DNS.
+    pub async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Some(listed) = self.listed(host) {
+            return Ok(listed);
         }
         // A future of its own on the heap: hickory's is large, and whoever waits here should stay small.
         Box::pin(self.dns.lookup(host)).await.map(v4_first)

@@ -1,7 +1,8 @@
-//! What a socket says of itself that no safe crate of ours asks for. Called by the links' relay.
+//! What a socket says of itself that no safe crate of ours asks for. Called by the links.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -15,6 +16,36 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     Errno::result(answer)?;
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// A socket that belongs to somebody else, who may close it at any time.
+#[derive(Debug)]
+pub struct Sight {
+    descriptor: RawFd,
+    inode: u64,
+}
+
+impl Sight {
+    /// Remembers `socket` without keeping it open.
+    pub fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let descriptor = socket.as_fd().as_raw_fd();
+        Ok(Self { descriptor, inode: inode(descriptor)? })
+    }
+
+    /// Whether it is still open. The number alone may be another file's by now; with the inode it is not.
+    pub fn is_open(&self) -> bool {
+        inode(self.descriptor).is_ok_and(|inode| inode == self.inode)
+    }
+}
+
+fn inode(descriptor: RawFd) -> io::Result<u64> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: fstat writes a whole `stat` to the place that is given. A number that is no descriptor, or another
+    // file's, is an error or that file's inode: nothing is read from or done to the file.
+    let answer = unsafe { libc::fstat(descriptor, stat.as_mut_ptr()) };
+    Errno::result(answer)?;
+    // SAFETY: the call succeeded, so all of it is written.
+    Ok(unsafe { stat.assume_init() }.st_ino)
 }
 
 #[cfg(test)]
@@ -37,5 +68,16 @@ mod tests {
         reader.read_to_end(&mut Vec::new()).expect("read");
         assert_eq!(unacknowledged(&writer).expect("ask"), 0);
         assert!(unacknowledged(&listener).is_err());
+    }
+
+    #[test]
+    fn a_socket_is_seen_until_it_is_closed_and_its_number_is_not_taken_for_it() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let sight = Sight::of(&socket).expect("a socket");
+        assert!(sight.is_open());
+        drop(socket);
+        // Most likely with the very number; whichever, it is another one.
+        let _other = TcpListener::bind("127.0.0.1:0").expect("bind");
+        assert!(!sight.is_open());
     }
 }

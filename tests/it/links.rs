@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ensign::config::{EnvLinks, HostPort, Link, Listen, Upstream};
+use ensign::config::{Balance, EnvLinks, HostPort, Link, Listen, Upstream};
 use ensign::links::{self, Links, Plan, plan_links};
 use ensign::net::resolve::Resolver;
 use ensign::sys::socket::unacknowledged;
@@ -44,7 +44,8 @@ fn link(listen: &str, to: SocketAddr) -> Link {
     Link {
         name: "x".to_owned(),
         listen: Listen::Addresses(vec![listen.parse().expect("an address")]),
-        to: Upstream::HostPort(HostPort { host: to.ip().to_string(), port: to.port() }),
+        to: vec![Upstream::HostPort(HostPort { host: to.ip().to_string(), port: to.port() })],
+        balance: Balance::RoundRobin,
         connect_timeout: DEADLINE,
     }
 }
@@ -305,7 +306,7 @@ fn a_name_that_nobody_knows_is_a_reset_and_works_once_it_is_known() {
     let names = Names::new();
     let (listener, to) = listen();
     let mut link = link("127.0.0.1:0", to);
-    link.to = Upstream::HostPort(HostPort { host: "db".to_owned(), port: to.port() });
+    link.to = vec![Upstream::HostPort(HostPort { host: "db".to_owned(), port: to.port() })];
     let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
     let links = links::open(&plan, names.resolver()).expect("open");
     let address = links.opened[0].addresses[0];

@@ -19,4 +19,5 @@ mod init;
 mod links;
 mod machine;
 mod run;
+mod sources;
 mod tidy;

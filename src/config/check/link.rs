@@ -9,7 +9,7 @@ use super::values::Values;
 use crate::config::raw::table::{At, Field};
 use crate::config::report::Problem;
 use crate::config::units::Bad;
-use crate::config::{Link, Listen, Upstream, raw, units};
+use crate::config::{Balance, Link, Listen, Upstream, raw, units};
 
 /// They stand for other kinds of upstream, so that no host can be meant by them.
 const RESERVED: [&str; 4] = ["gateway", "registry", "srv", "unix"];
@@ -22,27 +22,36 @@ pub fn check(
 ) -> Option<Link> {
     let name = values.required(&raw.name, "name", raw.place, units::service_name);
     let listen = listen(&raw.listen, values);
-    let to = values.required(&raw.to, "to", raw.place, upstream);
+    let to = upstreams(raw, values);
+    let balances = [
+        ("round-robin", Balance::RoundRobin),
+        ("least-connections", Balance::LeastConnections),
+        ("first", Balance::First),
+    ];
+    let balance = values.choice(&raw.balance, Balance::RoundRobin, &balances);
     let connect_timeout = values.or(&raw.connect_timeout, Duration::from_secs(3), units::positive_duration);
+    let implied = match (&listen, &to) {
+        (Some(Given::Nothing), Some(to)) => implied(raw, to, values),
+        (Some(_), _) | (None, _) => Some(None),
+    };
 
     let typed = raw.name.given().map_or("?", |at| &at.value);
     let mut claim = |addresses, place| {
         let (service, link) = (subject.name.to_owned(), typed.to_owned());
         claims.listeners.push(Listener { addresses, service, link, place });
     };
-    match (&listen, &to) {
-        (Some(Given::At(list)), _) => list.iter().for_each(|at| claim(vec![at.value], at.place)),
-        (Some(Given::Nothing), Some(Upstream::HostPort(upstream))) => {
-            let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-            let addresses = both.map(|address| SocketAddr::new(address, upstream.port)).to_vec();
-            claim(addresses, raw.to.place().unwrap_or(raw.place));
-        }
-        // The ports of a Docker link are only known from the environment.
-        (Some(Given::Nothing), Some(Upstream::Env(_)) | None) | (None, _) => {}
+    if let Some(Given::At(list)) = &listen {
+        list.iter().for_each(|at| claim(vec![at.value], at.place));
+    } else if let Some(Some(port)) = implied {
+        let both: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let addresses = both.map(|address| SocketAddr::new(address, port)).to_vec();
+        claim(addresses, raw.to.place().unwrap_or(raw.place));
     }
     if let (Some(value), Some(typed)) = (&name, raw.name.given()) {
         claims.links.push((subject.id, Name { value: value.clone(), typed: typed.clone() }));
     }
+    // What can't be implied has been reported.
+    implied?;
     Some(Link {
         name: name?,
         listen: match listen? {
@@ -50,6 +59,7 @@ pub fn check(
             Given::At(addresses) => Listen::Addresses(addresses.into_iter().map(|at| at.value).collect()),
         },
         to: to?,
+        balance: balance?,
         connect_timeout: connect_timeout?,
     })
 }
@@ -74,6 +84,42 @@ fn listen(field: &Field<Vec<At<String>>>, values: &mut Values<'_>) -> Option<Giv
         |at: &At<String>| values.parse(at, units::listen).map(|value| At { value, place: at.place });
     let all: Vec<Option<_>> = list.value.iter().map(&mut address).collect();
     all.into_iter().collect::<Option<_>>().map(Given::At)
+}
+
+/// The port to listen at where `listen` is left out. `Some(None)`: the ports of a Docker link, which are only known
+/// from the environment. `None`: there is no one port, which is reported.
+fn implied(raw: &raw::Link, to: &[Upstream], values: &mut Values<'_>) -> Option<Option<u16>> {
+    if let [Upstream::Env(_)] = to {
+        return Some(None);
+    }
+    let mut ports = to.iter().map(Upstream::port);
+    let first = ports.next().flatten();
+    if first.is_some() && ports.all(|port| port == first) {
+        return Some(first);
+    }
+    let problem = Problem::error(
+        raw.to.place().unwrap_or(raw.place),
+        "the port to listen at does not follow from `to`",
+    );
+    values.report.push(problem.hint("say it with `listen`, as in `listen = \"127.0.0.1:5432\"`"));
+    None
+}
+
+fn upstreams(raw: &raw::Link, values: &mut Values<'_>) -> Option<Vec<Upstream>> {
+    let list = values.present(&raw.to, "to", raw.place)?;
+    if list.value.is_empty() {
+        values.error(list.place, "`to` is empty");
+        return None;
+    }
+    let mut all: Vec<Option<Upstream>> = Vec::new();
+    for at in &list.value {
+        let parsed = values.parse(at, upstream);
+        if parsed.is_some() && all.contains(&parsed) {
+            values.error(at.place, format!("`{}` stands here twice", at.value));
+        }
+        all.push(parsed);
+    }
+    all.into_iter().collect()
 }
 
 fn upstream(text: &str) -> Result<Upstream, Bad> {

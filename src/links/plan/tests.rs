@@ -12,7 +12,13 @@ fn automatic(text: &str) -> Plan {
 }
 
 fn link(name: &str, listen: Listen, to: Upstream) -> Link {
-    Link { name: name.to_owned(), listen, to, connect_timeout: Duration::from_secs(1) }
+    Link {
+        name: name.to_owned(),
+        listen,
+        to: vec![to],
+        balance: Balance::RoundRobin,
+        connect_timeout: Duration::from_secs(1),
+    }
 }
 
 fn host(host: &str, port: u16) -> Upstream {
@@ -44,7 +50,7 @@ fn several_aliases_of_one_peer_are_one_forward() {
          DB_1_NAME=/web/db_1 PROJ_DB_1_PORT_5432_TCP=tcp://10.0.0.1:5432",
     );
     assert_eq!(told(&plan), ["localhost:5432 > 10.0.0.1:5432 (DB, DB_1, PROJ_DB_1)"]);
-    let Target::Peer(peer) = &plan.forwards[0].to else { panic!("a peer") };
+    let [Way::Peer(peer)] = &plan.forwards[0].to.ways[..] else { panic!("a peer") };
     assert_eq!(peer.names, ["db", "db_1"]);
     assert_eq!(notices(&plan), [""; 0]);
 }

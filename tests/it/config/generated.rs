@@ -168,10 +168,16 @@ fn announce() -> impl Strategy<Value = Announce> {
 fn service() -> impl Strategy<Value = Service> {
     let stop = (1_i32..=64, time(0), prop::option::of(time(0)), time(0));
     let ready = (time(1), time(0));
-    let link = (host_port(), time(1), prop::option::of(1_u16..)).prop_map(|(to, connect_timeout, listen)| {
+    let balance =
+        prop_oneof![Just(Balance::RoundRobin), Just(Balance::LeastConnections), Just(Balance::First)];
+    let link = (host_port(), time(1), prop::option::of(1_u16..), balance);
+    let link = link.prop_map(|(to, connect_timeout, listen, balance)| {
         let listen =
             listen.map_or(Listen::Loopback, |port| Listen::Addresses(vec![([127, 0, 0, 1], port).into()]));
-        Link { name: "l".to_owned(), listen, to: Upstream::HostPort(to), connect_timeout }
+        // A list where its port goes without saying, or is said.
+        let second = HostPort { host: "second.example".to_owned(), port: to.port };
+        let to = vec![Upstream::HostPort(to), Upstream::HostPort(second)];
+        Link { name: "l".to_owned(), listen, to, balance, connect_timeout }
     });
     let limit = (any::<u32>(), prop::option::of(any::<u32>())).prop_map(|(soft, more)| Limit {
         resource: Resource::Nofile,
@@ -360,9 +366,17 @@ fn written(config: &Config) -> String {
         ));
     }
     for link in &service.links {
-        let Upstream::HostPort(to) = &link.to else { unreachable!("not generated") };
+        let to = list(&link.to, |to| match to {
+            Upstream::HostPort(to) => to.to_string(),
+            Upstream::Env(_) => unreachable!("not generated"),
+        });
+        let balance = match link.balance {
+            Balance::RoundRobin => "round-robin",
+            Balance::LeastConnections => "least-connections",
+            Balance::First => "first",
+        };
         line(format!(
-            "[[link]]\nname = '{}'\nto = '{to}'\nconnect_timeout = {}",
+            "[[link]]\nname = '{}'\nto = {to}\nbalance = '{balance}'\nconnect_timeout = {}",
             link.name,
             span(link.connect_timeout)
         ));
