@@ -297,6 +297,12 @@ pub enum Upstream {
     Env(String),
     /// Hosts file, then DNS, looked up anew for each connection.
     HostPort(HostPort),
+    /// The SRV records of this name, looked up likewise.
+    Srv(String),
+    /// This port of the default route's gateway: in a container, mostly the host.
+    Gateway(u16),
+    /// An absolute path, short enough for a socket.
+    Unix(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,8 +361,9 @@ impl Upstream {
     /// The port, where it is known before anything is looked up.
     pub fn port(&self) -> Option<u16> {
         match self {
-            Self::Env(_) => None,
             Self::HostPort(to) => Some(to.port),
+            Self::Gateway(port) => Some(*port),
+            Self::Env(_) | Self::Srv(_) | Self::Unix(_) => None,
         }
     }
 }

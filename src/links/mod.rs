@@ -11,6 +11,7 @@ pub mod docker_env;
 mod picker;
 pub mod plan;
 
+mod endpoint;
 mod holder;
 mod listener;
 mod relay;

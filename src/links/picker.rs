@@ -66,8 +66,13 @@ impl<A: Clone + Eq + Hash> Picker<A> {
                 // A group of its own for each: their order is all there is to go by.
                 offer.group = u32::try_from(places.len()).unwrap_or(u32::MAX);
             }
-            let trouble = known.remove(&offer.address).and_then(|place| place.trouble);
-            places.push(Place { offer, credit: 0, trouble });
+            places.push(match known.remove(&offer.address) {
+                Some(Place { offer: same, credit, trouble }) if same == offer => {
+                    Place { offer, credit, trouble }
+                }
+                Some(Place { trouble, .. }) => Place { offer, credit: 0, trouble },
+                None => Place { offer, credit: 0, trouble: None },
+            });
         }
         self.places = places;
     }

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
@@ -57,6 +58,11 @@ pub struct Target {
 pub enum Way {
     Peer(Peer),
     Host(HostPort),
+    /// The SRV records of a name.
+    Srv(String),
+    /// A port of the default route's gateway.
+    Gateway(u16),
+    Unix(PathBuf),
 }
 
 /// The other end of a Docker link.
@@ -128,7 +134,7 @@ pub fn plan_links<'a>(
         let source = Source::File { service: service.to_owned(), link: link.name.clone() };
         let named = link.to.iter().filter_map(|to| match to {
             Upstream::Env(alias) => Some(docker_env::alias_of(alias)),
-            Upstream::HostPort(_) => None,
+            Upstream::HostPort(_) | Upstream::Srv(_) | Upstream::Gateway(_) | Upstream::Unix(_) => None,
         });
         let mut peers = Vec::new();
         for alias in named {
@@ -294,6 +300,9 @@ fn target(peers: &[&EnvLink], link: &Link, port: u16) -> Target {
     let mut peers = peers.iter();
     let ways = link.to.iter().filter_map(|to| match to {
         Upstream::HostPort(to) => Some(Way::Host(to.clone())),
+        Upstream::Srv(name) => Some(Way::Srv(name.clone())),
+        Upstream::Gateway(port) => Some(Way::Gateway(*port)),
+        Upstream::Unix(path) => Some(Way::Unix(path.clone())),
         Upstream::Env(_) => {
             let peer = peers.next()?;
             let port = tcp(peer).find(|known| known.number == port).or_else(|| tcp(peer).next())?;
@@ -370,6 +379,9 @@ impl fmt::Display for Way {
         match self {
             Self::Peer(peer) => write!(f, "{}", peer.address),
             Self::Host(host) => write!(f, "{host}"),
+            Self::Srv(name) => write!(f, "srv:{name}"),
+            Self::Gateway(port) => write!(f, "gateway:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -2,27 +2,40 @@
 //! looked up once at a time, in a task that a connection may wait for or not. Never resolves by itself (`net` does),
 //! never connects. Called by `upstream`.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::docker_env::alias_of;
+use super::endpoint::Endpoint;
 use super::picker::Offer;
 use super::plan::{Peer, Way};
 use crate::config::HostPort;
-use crate::net::resolve::{Hosts, ResolveError, Resolver};
+use crate::net::gateway;
+use crate::net::resolve::{Hosts, Instance, ResolveError, Resolver};
 
 /// How long a fresh answer is worth waiting for when an older one is at hand.
 const PATIENCE: Duration = Duration::from_millis(150);
 
 /// The weight of an address that comes without one: the same as a record's that says nothing.
-const WEIGHT: u32 = 100;
+const WEIGHT: u16 = 100;
+
+/// So that what an instance weighs can be split among its addresses.
+const FINER: u32 = 16;
+
+/// The routes are read again after this long.
+const ROUTES: Duration = Duration::from_secs(1);
+
+/// Of more instances than this, the rest is not used.
+const MOST: usize = 1024;
 
 /// What a source says; the same `Arc` until it says something else.
-pub(super) type Offers = Arc<[Offer<SocketAddr>]>;
+pub(super) type Offers = Arc<[Offer<Endpoint>]>;
 
 #[derive(Debug)]
 pub(super) struct Source {
@@ -35,11 +48,24 @@ pub(super) struct Source {
 struct Known {
     offers: Offers,
     /// Why there is nothing new, or nothing.
-    error: Option<Arc<ResolveError>>,
+    error: Option<Arc<SourceError>>,
     /// The hosts file that `offers` is from, for a peer: the same file need not be searched twice.
     hosts: Option<Arc<Hosts>>,
+    /// When the routes were read.
+    routes: Option<Instant>,
+    /// The last good addresses of instances that are known by name.
+    hosts_of: HashMap<String, Vec<IpAddr>>,
     /// A look-up is under way since then.
     asking: Option<Instant>,
+}
+
+/// Why a source has no addresses, or no new ones.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    #[error(transparent)]
+    Lookup(#[from] ResolveError),
+    #[error("there is no default route over a gateway")]
+    NoGateway,
 }
 
 /// How far reading what is at hand has come.
@@ -73,7 +99,7 @@ impl Source {
         let (asking, resolver) = (Asking(Arc::clone(self)), Arc::clone(resolver));
         tokio::spawn(async move {
             let answer = asking.0.look_up(&resolver).await;
-            asking.0.take(answer);
+            asking.0.take(answer.map(in_order));
         });
     }
 
@@ -105,7 +131,7 @@ impl Source {
     }
 
     /// What is wrong with it at present.
-    pub(super) fn error(&self) -> Option<Arc<ResolveError>> {
+    pub(super) fn error(&self) -> Option<Arc<SourceError>> {
         self.lock().error.clone()
     }
 
@@ -116,28 +142,90 @@ impl Source {
                 Some(found) => self.take(Ok(at_port(&found, to.port))),
                 None => return Glance::TakesTime,
             },
+            Way::Srv(_) => return Glance::TakesTime,
+            Way::Gateway(port) => self.gateway(*port),
+            Way::Unix(path) => self.take(Ok(offers([Endpoint::Unix(path.as_path().into())]))),
         }
         Glance::Enough
     }
 
-    async fn look_up(&self, resolver: &Resolver) -> Result<Vec<Offer<SocketAddr>>, ResolveError> {
+    async fn look_up(&self, resolver: &Arc<Resolver>) -> Result<Vec<Offer<Endpoint>>, SourceError> {
         match &self.way {
-            Way::Peer(peer) => Ok(offers(listed(peer, &resolver.hosts()))),
             Way::Host(HostPort { host, port }) => Ok(at_port(&resolver.lookup(host).await?, *port)),
+            Way::Srv(name) => self.locate(resolver.instances(name).await?, resolver).await,
+            // These are at hand.
+            Way::Peer(_) | Way::Gateway(_) | Way::Unix(_) => Ok(self.offers().to_vec()),
         }
     }
 
-    fn take(&self, answer: Result<Vec<Offer<SocketAddr>>, ResolveError>) {
+    /// Finds the addresses of instances that came without. One that can't be looked up keeps its last ones, and one
+    /// that has none is left out; with no address at all, the first error counts.
+    async fn locate(
+        &self,
+        instances: Vec<(Instance, Vec<IpAddr>)>,
+        resolver: &Arc<Resolver>,
+    ) -> Result<Vec<Offer<Endpoint>>, SourceError> {
+        let mut looking = JoinSet::new();
+        let mut instances: Vec<_> = instances.into_iter().take(MOST).collect();
+        for (instance, addresses) in &mut instances {
+            if !addresses.is_empty() {
+                continue;
+            }
+            match resolver.listed(&instance.host) {
+                Some(listed) => *addresses = listed,
+                None => {
+                    let (host, resolver) = (instance.host.clone(), Arc::clone(resolver));
+                    looking.spawn(async move {
+                        let answer = resolver.lookup(&host).await;
+                        (host, answer)
+                    });
+                }
+            }
+        }
+        let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        let mut first_error = None;
+        while let Some(ended) = looking.join_next().await {
+            // A panic has been reported where it happened; the host is then one that was not found.
+            let Ok((host, answer)) = ended else { continue };
+            let addresses = match answer {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    let is_answer = matches!(error, ResolveError::NotFound { .. });
+                    first_error.get_or_insert(error);
+                    let kept = self.lock().hosts_of.get(&host).cloned();
+                    kept.filter(|_| !is_answer).unwrap_or_default()
+                }
+            };
+            found.insert(host, addresses);
+        }
+        let offers: Vec<_> = instances
+            .iter()
+            .flat_map(|(instance, addresses)| {
+                let addresses =
+                    if addresses.is_empty() { found.get(&instance.host) } else { Some(addresses) };
+                at_instance(instance, addresses.map_or(&[][..], Vec::as_slice))
+            })
+            .collect();
+        self.lock().hosts_of = found;
+        match first_error {
+            Some(error) if offers.is_empty() => Err(error.into()),
+            Some(_) | None => Ok(offers),
+        }
+    }
+
+    fn take(&self, answer: Result<Vec<Offer<Endpoint>>, SourceError>) {
         let mut known = self.lock();
         let (offers, error) = match answer {
             Ok(offers) => (offers, None),
             // Nobody could be asked.
-            Err(error @ ResolveError::Failed { .. }) => {
+            Err(error @ (SourceError::Lookup(ResolveError::Failed { .. }) | SourceError::NoGateway)) => {
                 known.error = Some(Arc::new(error));
                 return;
             }
             // That is an answer: what was there may be another's by now.
-            Err(error @ ResolveError::NotFound { .. }) => (Vec::new(), Some(Arc::new(error))),
+            Err(error @ SourceError::Lookup(ResolveError::NotFound { .. })) => {
+                (Vec::new(), Some(Arc::new(error)))
+            }
         };
         known.error = error;
         if *known.offers != *offers {
@@ -154,11 +242,26 @@ impl Source {
         }
         let found = listed(peer, &hosts);
         if !found.is_empty() {
-            known.offers = offers(found).into();
+            known.offers = offers(found.into_iter().map(Endpoint::Tcp)).into();
         } else if known.offers.is_empty() {
-            known.offers = offers([peer.address]).into();
+            known.offers = offers([Endpoint::Tcp(peer.address)]).into();
         }
         known.hosts = Some(hosts);
+    }
+
+    fn gateway(&self, port: u16) {
+        {
+            let mut known = self.lock();
+            if known.routes.is_some_and(|read| read.elapsed() < ROUTES) {
+                return;
+            }
+            known.routes = Some(Instant::now());
+        }
+        let found = gateway::at_port(port);
+        self.take(match found.is_empty() {
+            true => Err(SourceError::NoGateway),
+            false => Ok(offers(found.into_iter().map(Endpoint::Tcp))),
+        });
     }
 
     /// Nothing here panics with the lock held, so what a poisoned one holds is whole.
@@ -177,13 +280,34 @@ impl Drop for Asking {
     }
 }
 
-fn at_port(found: &[IpAddr], port: u16) -> Vec<Offer<SocketAddr>> {
-    offers(found.iter().map(|&ip| SocketAddr::new(ip, port)))
+/// In an order of its own: DNS servers turn theirs with each answer, which says nothing.
+fn in_order(mut offers: Vec<Offer<Endpoint>>) -> Vec<Offer<Endpoint>> {
+    offers.sort_by(|a, b| {
+        let key = |offer: &Offer<Endpoint>| (offer.group, std::cmp::Reverse(offer.weight));
+        key(a).cmp(&key(b)).then_with(|| a.address.cmp(&b.address))
+    });
+    offers
+}
+
+fn at_port(found: &[IpAddr], port: u16) -> Vec<Offer<Endpoint>> {
+    offers(found.iter().map(|&ip| Endpoint::Tcp(SocketAddr::new(ip, port))))
 }
 
 /// Addresses that are all alike.
-fn offers(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<Offer<SocketAddr>> {
-    addresses.into_iter().map(|address| Offer { address, group: 0, weight: WEIGHT }).collect()
+fn offers(addresses: impl IntoIterator<Item = Endpoint>) -> Vec<Offer<Endpoint>> {
+    let weight = u32::from(WEIGHT) * FINER;
+    addresses.into_iter().map(|address| Offer { address, group: 0, weight }).collect()
+}
+
+/// An instance with several addresses weighs no more than with one.
+fn at_instance(instance: &Instance, addresses: &[IpAddr]) -> Vec<Offer<Endpoint>> {
+    let each = u32::from(instance.weight) * FINER / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let offer = |&ip| Offer {
+        address: Endpoint::Tcp(SocketAddr::new(ip, instance.port)),
+        group: instance.priority.into(),
+        weight: each,
+    };
+    addresses.iter().map(offer).collect()
 }
 
 /// Where the hosts file says that `peer` is: by the names that the variables give, else by any name that Docker

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tokio::net::TcpStream;
 
+use super::endpoint::Endpoint;
 use super::picker::{Offer, Picker};
 use super::plan::Target;
 use super::source::{Offers, Source};
@@ -31,10 +32,10 @@ pub(super) struct Upstream {
 
 #[derive(Debug)]
 struct Known {
-    picker: Picker<SocketAddr>,
+    picker: Picker<Endpoint>,
     /// What the picker has learned: by source, in order.
     learned: Vec<Offers>,
-    uses: Uses<SocketAddr>,
+    uses: Uses<Endpoint>,
 }
 
 /// Why there is no connection.
@@ -43,9 +44,9 @@ pub(super) enum ConnectError {
     #[error("{0}")]
     Nowhere(String),
     #[error("{address}: {}", reason(error))]
-    Attempt { address: SocketAddr, error: io::Error },
+    Attempt { address: Endpoint, error: io::Error },
     #[error("{address} is where this link itself listens")]
-    Loop { address: SocketAddr },
+    Loop { address: Endpoint },
 }
 
 impl Upstream {
@@ -69,7 +70,7 @@ impl Upstream {
         loop {
             let begun = Instant::now();
             let Some(address) = self.pick(begun, &tried) else { break };
-            match self.attempt(address).await {
+            match self.attempt(&address).await {
                 Ok(stream) => {
                     self.took(address, &stream);
                     return Ok(stream);
@@ -87,20 +88,14 @@ impl Upstream {
         Err(failure.unwrap_or_else(|| ConnectError::Nowhere(self.complaint())))
     }
 
-    async fn attempt(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
-        if self.own.contains(&address) {
-            return Err(ConnectError::Loop { address });
+    async fn attempt(&self, address: &Endpoint) -> Result<TcpStream, ConnectError> {
+        if let Endpoint::Tcp(to) = address
+            && self.own.contains(to)
+        {
+            return Err(ConnectError::Loop { address: address.clone() });
         }
-        let attempt = async {
-            let stream = tokio::time::timeout(self.timeout, TcpStream::connect(address)).await??;
-            // A port of this machine's that nobody listens on may be given to the very socket that asks for it:
-            // TCP then connects that socket to itself.
-            if stream.local_addr()? == address {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            Ok(stream)
-        };
-        attempt.await.map_err(|error| ConnectError::Attempt { address, error })
+        let attempt = async { tokio::time::timeout(self.timeout, address.connect()).await? };
+        attempt.await.map_err(|error| ConnectError::Attempt { address: address.clone(), error })
     }
 
     /// Asks every source, and waits only as long as nothing is known.
@@ -133,7 +128,7 @@ impl Upstream {
         !known.picker.is_empty()
     }
 
-    fn pick(&self, now: Instant, tried: &[SocketAddr]) -> Option<SocketAddr> {
+    fn pick(&self, now: Instant, tried: &[Endpoint]) -> Option<Endpoint> {
         let Known { picker, uses, learned: _ } = &mut *self.known();
         if self.balance == Balance::LeastConnections {
             uses.look();
@@ -141,7 +136,7 @@ impl Upstream {
         picker.pick(now, tried, |address| uses.of(address))
     }
 
-    fn took(&self, address: SocketAddr, stream: &TcpStream) {
+    fn took(&self, address: Endpoint, stream: &TcpStream) {
         let mut known = self.known();
         known.picker.succeeded(&address);
         if self.balance == Balance::LeastConnections {
@@ -164,7 +159,7 @@ impl Upstream {
 
 /// The offers of one source, by priority and then weight, their priorities counted from 0: what one source calls
 /// priority 10 is no worse than what another, which knows none, has.
-fn ranked(offers: &[Offer<SocketAddr>]) -> Vec<Offer<SocketAddr>> {
+fn ranked(offers: &[Offer<Endpoint>]) -> Vec<Offer<Endpoint>> {
     let mut ranked = offers.to_vec();
     ranked.sort_by_key(|offer| (offer.group, std::cmp::Reverse(offer.weight)));
     let (mut rank, mut last) = (0, ranked.first().map_or(0, |offer| offer.group));
@@ -251,7 +246,7 @@ mod tests {
         while let Some(next) = upstream.pick(Instant::now(), &tried) {
             tried.push(next);
         }
-        tried.iter().map(SocketAddr::to_string).collect()
+        tried.iter().map(Endpoint::to_string).collect()
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! What the network tells us: which address a name has (`resolve`), which address we announce (`address`).
+//! What the network tells us: which address a name has (`resolve`), which address we announce (`address`), which one the
+//! default route leads over (`gateway`).
 
 pub mod address;
+pub mod gateway;
 pub mod resolve;

@@ -28,6 +28,18 @@ pub struct Resolver {
     dns: dns::Dns,
 }
 
+/// One instance of a service, as an SRV record or a registry names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// A name, or an address literal without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Lower ones go first.
+    pub priority: u16,
+    /// The share among those of one priority.
+    pub weight: u16,
+}
+
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -64,6 +76,12 @@ impl Resolver {
         }
         let listed = self.hosts.read().addresses(bare).to_vec();
         (!listed.is_empty()).then(|| v4_first(listed))
+    }
+
+    /// What the SRV records of `name` say, never empty: each instance, with the addresses that came along with the
+    /// answer, if any. The hosts file has no say in this.
+    pub async fn instances(&self, name: &str) -> Result<Vec<(Instance, Vec<IpAddr>)>, ResolveError> {
+        Box::pin(self.dns.instances(name)).await
     }
 
     /// The addresses of `host`, IPv4 first, never empty: a literal (no brackets) is itself, `localhost` is loopback

@@ -14,6 +14,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::wait;
 
+mod places;
+
 /// For anything that must happen: generous, never the measure of anything.
 const DEADLINE: Duration = Duration::from_secs(30);
 

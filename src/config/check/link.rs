@@ -11,8 +11,8 @@ use crate::config::report::Problem;
 use crate::config::units::Bad;
 use crate::config::{Balance, Link, Listen, Upstream, raw, units};
 
-/// They stand for other kinds of upstream, so that no host can be meant by them.
-const RESERVED: [&str; 4] = ["gateway", "registry", "srv", "unix"];
+/// The longest path of a socket, without the final NUL.
+const UNIX_MAX: usize = 107;
 
 pub fn check(
     raw: &raw::Link,
@@ -124,20 +124,21 @@ fn upstreams(raw: &raw::Link, values: &mut Values<'_>) -> Option<Vec<Upstream>> 
 
 fn upstream(text: &str) -> Result<Upstream, Bad> {
     const WANTED: &str = "an upstream";
-    const HINT: &str =
-        "it is written like `db:5432`, `[fd00::1]:5432` or `env:DB`, the latter for a Docker link";
-    let bad = |why: String| Bad { wanted: WANTED, why, hint: Some(HINT) };
+    const HINT: &str = "it is written like `db:5432`, `[fd00::1]:5432`, `srv:_pg._tcp.example.com`, `gateway:8000`, \
+                        `unix:/run/db.sock` or `env:DB`, the latter for a Docker link";
+    let bad = |why: &str| Bad { wanted: WANTED, why: why.to_owned(), hint: Some(HINT) };
+    let is_alias = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '=');
     match text.split_once(':') {
-        Some(("env", alias)) => {
-            let good = |c: char| c.is_ascii_graphic() && c != '=';
-            match !alias.is_empty() && alias.chars().all(good) {
-                true => Ok(Upstream::Env(alias.to_owned())),
-                false => Err(bad("`env:` must be followed by the link's alias".to_owned())),
-            }
+        Some(("env", alias)) if is_alias(alias) => Ok(Upstream::Env(alias.to_owned())),
+        Some(("env", _)) => Err(bad("`env:` must be followed by the link's alias")),
+        Some(("srv", name)) => units::host_name(name).map(Upstream::Srv).map_err(|inner| bad(&inner.why)),
+        Some(("gateway", port)) => units::port(port).map(Upstream::Gateway).map_err(|inner| bad(&inner.why)),
+        Some(("unix", path)) if !path.starts_with('/') => Err(bad("the socket's path must begin with `/`")),
+        Some(("unix", path)) if path.len() > UNIX_MAX || path.contains('\0') => {
+            Err(bad("no socket can have this path: it is longer than 107 bytes, or holds a NUL"))
         }
-        Some((kind, _)) if RESERVED.contains(&kind) => {
-            Err(bad(format!("`{kind}:` is not a kind of upstream that this version knows")))
-        }
-        Some(_) | None => units::host_port(text).map(Upstream::HostPort).map_err(|inner| bad(inner.why)),
+        Some(("unix", path)) => Ok(Upstream::Unix(path.into())),
+        Some(("registry", _)) => Err(bad("`registry:` is not a kind of upstream that this version knows")),
+        Some(_) | None => units::host_port(text).map(Upstream::HostPort).map_err(|inner| bad(&inner.why)),
     }
 }

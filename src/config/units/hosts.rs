@@ -54,6 +54,11 @@ fn authority(text: &str, default_port: Option<u16>) -> Result<HostPort, String> 
     Ok(HostPort { host, port })
 }
 
+/// A name to look up; service names hold `_`.
+pub fn host_name(text: &str) -> Result<String, Bad> {
+    hostname(text).map_err(|why| Bad::new("a host's name", why))
+}
+
 /// Container names hold `_`, so it is taken here.
 fn hostname(text: &str) -> Result<String, String> {
     if text.is_empty() {

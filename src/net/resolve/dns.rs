@@ -9,10 +9,12 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::system_conf::parse_resolv_conf;
 
 use super::watched::Watched;
-use super::{DNS_LIMIT, ResolveError};
+use super::{DNS_LIMIT, Instance, ResolveError};
 
 /// One attempt on one server takes no longer than this, whatever resolv.conf allows.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -46,25 +48,52 @@ impl Dns {
 
     /// The A and AAAA records of `host`; not empty.
     pub(super) async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let failed = |reason: String| ResolveError::Failed { name: host.to_owned(), reason };
+        self.ask(host, async |resolver| Ok(resolver.lookup_ip(host).await?.iter().collect())).await
+    }
+
+    /// The SRV records of `name`, each with what the answer says of its target's addresses; not empty.
+    pub(super) async fn instances(&self, name: &str) -> Result<Vec<(Instance, Vec<IpAddr>)>, ResolveError> {
+        self.ask(name, async |resolver| {
+            let found = resolver.srv_lookup(name).await?;
+            let records = found.answers().iter().filter_map(|record| match &record.data {
+                // A root target says that there is no such service.
+                RData::SRV(srv) if !srv.target.is_root() => Some(srv),
+                _ => None,
+            });
+            let instance = |srv: &SRV| Instance {
+                host: srv.target.to_utf8(),
+                port: srv.port,
+                priority: srv.priority,
+                weight: srv.weight,
+            };
+            let along = |srv: &SRV| {
+                let extra = found.additionals().iter().filter(|record| record.name == srv.target);
+                extra.filter_map(|record| record.data.ip_addr()).collect()
+            };
+            Ok(records.map(|srv| (instance(srv), along(srv))).collect())
+        })
+        .await
+    }
+
+    /// A question to DNS within the limit; an empty answer is "not found".
+    async fn ask<T>(
+        &self,
+        name: &str,
+        question: impl AsyncFnOnce(&TokioResolver) -> Result<Vec<T>, NetError>,
+    ) -> Result<Vec<T>, ResolveError> {
+        let failed = |reason: String| ResolveError::Failed { name: name.to_owned(), reason };
         let resolver = self.conf.get(|bytes| build(bytes, self.port));
         let Ok(resolver) = resolver.as_ref() else {
             return Err(failed(format!("no name server in {}", self.conf.path().display())));
         };
-        let answer = match tokio::time::timeout(DNS_LIMIT, resolver.lookup_ip(host)).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(failed("no answer from DNS".to_owned())),
+        let Ok(answer) = tokio::time::timeout(DNS_LIMIT, question(resolver)).await else {
+            return Err(failed("no answer from DNS".to_owned()));
         };
         match answer {
-            Ok(found) => {
-                let addresses: Vec<IpAddr> = found.iter().collect();
-                if addresses.is_empty() {
-                    return Err(ResolveError::NotFound { name: host.to_owned() });
-                }
-                Ok(addresses)
-            }
+            Ok(found) if found.is_empty() => Err(ResolveError::NotFound { name: name.to_owned() }),
+            Ok(found) => Ok(found),
             Err(error) if error.is_no_records_found() => {
-                Err(ResolveError::NotFound { name: host.to_owned() })
+                Err(ResolveError::NotFound { name: name.to_owned() })
             }
             Err(NetError::Timeout) => Err(failed("no answer from DNS".to_owned())),
             Err(error) => Err(failed(error.to_string())),
@@ -105,7 +134,7 @@ mod tests {
     use std::time::Instant;
 
     use hickory_resolver::proto::op::{Message, ResponseCode};
-    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use hickory_resolver::proto::rr::{Record, RecordType};
 
     use super::*;
 

@@ -176,7 +176,10 @@ fn service() -> impl Strategy<Value = Service> {
             listen.map_or(Listen::Loopback, |port| Listen::Addresses(vec![([127, 0, 0, 1], port).into()]));
         // A list where its port goes without saying, or is said.
         let second = HostPort { host: "second.example".to_owned(), port: to.port };
-        let to = vec![Upstream::HostPort(to), Upstream::HostPort(second)];
+        let mut to = vec![Upstream::Gateway(to.port), Upstream::HostPort(to), Upstream::HostPort(second)];
+        if listen != Listen::Loopback {
+            to.extend([Upstream::Srv("_pg._tcp.example".to_owned()), Upstream::Unix("/run/x.sock".into())]);
+        }
         Link { name: "l".to_owned(), listen, to, balance, connect_timeout }
     });
     let limit = (any::<u32>(), prop::option::of(any::<u32>())).prop_map(|(soft, more)| Limit {
@@ -368,6 +371,9 @@ fn written(config: &Config) -> String {
     for link in &service.links {
         let to = list(&link.to, |to| match to {
             Upstream::HostPort(to) => to.to_string(),
+            Upstream::Gateway(port) => format!("gateway:{port}"),
+            Upstream::Srv(name) => format!("srv:{name}"),
+            Upstream::Unix(path) => format!("unix:{}", path.display()),
             Upstream::Env(_) => unreachable!("not generated"),
         });
         let balance = match link.balance {
