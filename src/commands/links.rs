@@ -167,6 +167,7 @@ mod tests {
             to: vec![Upstream::HostPort(HostPort { host: "api.example".to_owned(), port: 80 })],
             balance: Balance::First,
             connect_timeout: Duration::from_secs(1),
+            max_connections: None,
         };
         let plan = links::plan_links(&EnvLinks::All, [("web", &api)], env(ENV));
         let hosts = Hosts::parse(b"172.17.0.9 db\n");

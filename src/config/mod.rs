@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -270,6 +271,8 @@ pub struct Link {
     pub balance: Balance,
     /// For one attempt on one address of the upstream.
     pub connect_timeout: Duration,
+    /// So many may be open at a time; more wait to be accepted. None is no limit.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -326,6 +329,32 @@ pub enum RegistryUrl {
 pub struct Links {
     /// Which of Docker's link variables to open links for.
     pub env: EnvLinks,
+    /// How many threads share the connections of all links.
+    pub workers: Workers,
+}
+
+/// 1 to 64 threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers(NonZeroU8);
+
+impl Workers {
+    pub const MOST: u8 = 64;
+
+    /// None unless `count` is 1 to [`Self::MOST`].
+    pub fn new(count: u8) -> Option<Self> {
+        NonZeroU8::new(count).filter(|count| count.get() <= Self::MOST).map(Self)
+    }
+
+    pub fn get(self) -> u8 {
+        self.0.get()
+    }
+}
+
+impl Default for Workers {
+    /// One thread moves some GB/s: few containers need more.
+    fn default() -> Self {
+        Self(NonZeroU8::MIN)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -116,6 +116,7 @@ pub struct Link {
     pub to: Field<Vec<At<String>>>,
     pub balance: Field<String>,
     pub connect_timeout: Field<String>,
+    pub max_connections: Field<Number>,
 }
 
 /// The settings that are common to all services.
@@ -124,6 +125,7 @@ pub struct Common {
     pub registry_url: Field<String>,
     pub registry_prefix: Field<String>,
     pub links_env: Field<Result<Vec<At<String>>, bool>>,
+    pub links_workers: Field<Number>,
     pub log_format: Field<String>,
     pub log_level: Field<String>,
 }
@@ -300,6 +302,7 @@ impl Link {
             to: t.one_or_more("to"),
             balance: t.string("balance"),
             connect_timeout: t.string("connect_timeout"),
+            max_connections: t.number("max_connections"),
         }
     }
 }
@@ -308,8 +311,9 @@ impl Common {
     fn read(t: &mut Table<'_, '_>) -> Self {
         let (registry_url, registry_prefix) =
             t.table("registry", "`[registry]`", |t| (t.string("url"), t.string("prefix")));
-        let links_env = t.table("links", "`[links]`", |t| t.boolean_or_list("env"));
+        let (links_env, links_workers) =
+            t.table("links", "`[links]`", |t| (t.boolean_or_list("env"), t.number("workers")));
         let (log_format, log_level) = t.table("log", "`[log]`", |t| (t.string("format"), t.string("level")));
-        Self { registry_url, registry_prefix, links_env, log_format, log_level }
+        Self { registry_url, registry_prefix, links_env, links_workers, log_format, log_level }
     }
 }

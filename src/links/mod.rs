@@ -14,6 +14,7 @@ pub mod plan;
 mod endpoint;
 mod holder;
 mod listener;
+mod pipes;
 mod relay;
 mod source;
 mod upstream;

@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
-use crate::config::{Balance, Config, EnvLinks, HostPort, Link, Listen, Upstream};
+use crate::config::{Balance, Config, EnvLinks, HostPort, Link, Listen, Upstream, Workers};
 
 /// No more links than this are opened for variables: each takes two descriptors, and an init needs some of its own.
 pub const MOST_AUTOMATIC: usize = 256;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub notices: Vec<Notice>,
     /// With any of these nothing can be opened.
     pub errors: Vec<PlanError>,
+    /// How many threads share the connections.
+    pub workers: Workers,
 }
 
 /// One listening port and where its connections go.
@@ -35,6 +38,8 @@ pub struct Forward {
     pub source: Source,
     /// For one connection attempt to one address.
     pub connect_timeout: Duration,
+    /// So many may be open at a time.
+    pub max_connections: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +123,7 @@ pub enum PlanError {
 pub fn plan(config: &Config, env: impl IntoIterator<Item = (OsString, OsString)>) -> Plan {
     let services = config.services.iter();
     let links = services.flat_map(|service| service.links.iter().map(|link| (service.name.as_str(), link)));
-    plan_links(&config.links.env, links, env)
+    Plan { workers: config.links.workers, ..plan_links(&config.links.env, links, env) }
 }
 
 /// [`plan`] for `(service, link)` pairs, with no more of a configuration than it needs.
@@ -198,7 +203,13 @@ impl Plan {
             Some((other, address)) => {
                 self.errors.push(PlanError::Twice { first: other.source.clone(), second: source, address })
             }
-            None => self.forwards.push(Forward { listen, to, source, connect_timeout: link.connect_timeout }),
+            None => self.forwards.push(Forward {
+                listen,
+                to,
+                source,
+                connect_timeout: link.connect_timeout,
+                max_connections: link.max_connections,
+            }),
         }
     }
 
@@ -223,6 +234,7 @@ impl Plan {
                             },
                             source: Source::Variables(vec![link.alias.clone()]),
                             connect_timeout: CONNECT_TIMEOUT,
+                            max_connections: None,
                         });
                     }
                     Some(taker) => {

@@ -1,5 +1,5 @@
-//! Opens a plan: every listener first, then the one thread that bytes live on. Without links there is no thread.
-//! Never touches a byte itself. Called by the wiring of `ensign run` before main starts.
+//! Opens a plan: every listener first, then the threads that bytes live on, one unless the configuration wants more:
+//! the first accepts, and all take connections in turn. Without links there is no thread. Never touches a byte itself. Called by the wiring of `ensign run` before main starts.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 
-use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::holder::{self, Holder};
-use super::listener::{self, Shared};
+use super::listener::{self, Limit, Shared};
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
 use super::upstream::Upstream;
+use crate::config::Workers;
 use crate::net::resolve::Resolver;
+use crate::sys::socket;
 
 /// The open links. Dropping it closes them, and every connection through them.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct Links {
     pub opened: Vec<Opened>,
     /// Forwards of variables that could not be opened; each has been logged as a warning.
     pub skipped: Vec<LinkError>,
-    _worker: Option<Worker>,
+    _workers: Vec<Worker>,
 }
 
 /// A forward that is open.
@@ -79,12 +80,13 @@ pub fn open(plan: &Plan, resolver: Resolver) -> Result<Links, Vec<LinkError>> {
     for error in &skipped {
         warn!("{error}; this link is left out");
     }
-    let (opened, worker) = start(bound, resolver).map_err(|error| vec![LinkError::Start(error)])?;
+    let (opened, workers) =
+        start(bound, resolver, plan.workers).map_err(|error| vec![LinkError::Start(error)])?;
     for Opened { addresses, to, source } in &opened {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         info!("{source}: {} goes to {to}", addresses.join(" and "));
     }
-    Ok(Links { opened, skipped, _worker: worker })
+    Ok(Links { opened, skipped, _workers: workers })
 }
 
 /// An address that can't be listened on.
@@ -125,20 +127,24 @@ fn is_without_ipv6(error: &io::Error, listen: &Bind) -> bool {
     is_missing && matches!(listen, Bind::Loopback(_))
 }
 
-/// The tasks that accept, and the thread that runs them.
+/// The tasks that accept, and the threads.
 fn start(
     bound: Vec<(&Forward, Vec<StdListener>)>,
     resolver: Resolver,
-) -> io::Result<(Vec<Opened>, Option<Worker>)> {
+    workers: Workers,
+) -> io::Result<(Vec<Opened>, Vec<Worker>)> {
     if bound.is_empty() {
-        return Ok((Vec::new(), None));
+        return Ok((Vec::new(), Vec::new()));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtimes: Vec<Runtime> = (0..workers.get()).map(|_| runtime()).collect::<Result<_, _>>()?;
+    let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+    let first = handles.first().expect("one at least");
     let resolver = Arc::new(resolver);
     let mut opened = Vec::new();
     for (forward, listeners) in bound {
         let addresses: Vec<_> = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
-        let Forward { to, source, connect_timeout, listen: _ } = forward.clone();
+        let Forward { to, source, connect_timeout, max_connections, listen: _ } = forward.clone();
         let upstream = Upstream::new(to.clone(), connect_timeout, addresses.clone());
         upstream.prime(&resolver);
         let shared = Arc::new(Shared {
@@ -147,14 +153,17 @@ fn start(
             upstream,
             resolver: Arc::clone(&resolver),
             is_failing: AtomicBool::new(false),
+            limit: max_connections.map(Limit::new),
         });
-        let _context = runtime.enter();
+        let _context = first.enter();
         for listener in listeners {
-            tokio::spawn(listener::accept(TcpListener::from_std(listener)?, Arc::clone(&shared)));
+            let listener = socket::watch(listener)?;
+            first.spawn(listener::accept(listener, Arc::clone(&shared), handles.clone()));
         }
         opened.push(Opened { addresses, to, source });
     }
-    Ok((opened, Some(Worker::start(runtime)?)))
+    let started = runtimes.into_iter().map(Worker::start).collect::<Result<_, _>>()?;
+    Ok((opened, started))
 }
 
 impl Worker {

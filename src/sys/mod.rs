@@ -5,5 +5,6 @@ pub mod process;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod splice;
 pub mod stderr;
 pub mod tty;

@@ -1,10 +1,31 @@
-//! What a socket says of itself that no safe crate of ours asks for. Called by the links.
+//! What a socket does and says of itself that no safe crate of ours asks for. Called by the links.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Tells the event loop of this thread when there is somebody to accept.
+pub fn watch(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: the listener owns its descriptor, which stays open and the same for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?)
+}
+
+/// The next connection of a TCP listener, not blocking and closed on exec: all in one system call.
+pub fn accept(listener: &impl AsFd) -> io::Result<TcpStream> {
+    let (address, length) = (ptr::null_mut(), ptr::null_mut());
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the listener is open for as long as it is borrowed; null says that nobody wants the peer's address.
+    let fd = unsafe { libc::accept4(listener.as_fd().as_raw_fd(), address, length, flags) };
+    Errno::result(fd)?;
+    // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
 
 /// How many bytes (and a close) were written to a TCP socket that its peer has not acknowledged. Fails for what is
 /// no TCP connection.
@@ -51,7 +72,7 @@ fn inode(descriptor: RawFd) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::net::Shutdown;
 
     use super::*;
 

@@ -47,6 +47,7 @@ fn link(listen: &str, to: SocketAddr) -> Link {
         to: vec![Upstream::HostPort(HostPort { host: to.ip().to_string(), port: to.port() })],
         balance: Balance::RoundRobin,
         connect_timeout: DEADLINE,
+        max_connections: None,
     }
 }
 

@@ -25,7 +25,7 @@ fn host(address: SocketAddr) -> Upstream {
 
 fn link(to: Vec<Upstream>, balance: Balance, connect_timeout: Duration) -> Link {
     let listen = Listen::Addresses(vec!["127.0.0.1:0".parse().expect("an address")]);
-    Link { name: "x".to_owned(), listen, to, balance, connect_timeout }
+    Link { name: "x".to_owned(), listen, to, balance, connect_timeout, max_connections: None }
 }
 
 fn open(link: &Link) -> (Links, SocketAddr) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ensign::config::{
     AddressRule, Announce, Check, Config, EnvLinks, GiveUp, Kind, Links, Log, LogFormat, LogLevel, Probe,
     Ready, ReadyBy, Registry, RegistryUrl, Restart, RestartWhen, Service, ServiceId, Signal, Stop, Unhealthy,
-    units,
+    Workers, units,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub fn config(services: Vec<Service>) -> Config {
         services,
         main: ServiceId(0),
         registry: Registry { url: RegistryUrl::Dir("/nowhere".into()), prefix: "/skydns".to_owned() },
-        links: Links { env: EnvLinks::None },
+        links: Links { env: EnvLinks::None, workers: Workers::default() },
         log: Log { format: LogFormat::Text, level: LogLevel::Info },
     }
 }

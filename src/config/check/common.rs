@@ -6,7 +6,7 @@ use super::Overrides;
 use super::values::Values;
 use crate::config::raw::table::{At, Field};
 use crate::config::report::{Problem, Where};
-use crate::config::{EnvLinks, Links, Log, LogFormat, LogLevel, Registry, RegistryUrl, raw, units};
+use crate::config::{EnvLinks, Links, Log, LogFormat, LogLevel, Registry, RegistryUrl, Workers, raw, units};
 
 pub fn check(
     raw: &raw::Common,
@@ -32,6 +32,8 @@ pub fn check(
     };
     let prefix = values.or(&raw.registry_prefix, "/skydns".to_owned(), units::registry_prefix);
     let env = env(&raw.links_env, values);
+    let workers = values.number(&raw.links_workers, Workers::default().get(), 1..=Workers::MOST);
+    let workers = workers.and_then(Workers::new);
     let format = values.choice(
         &raw.log_format,
         LogFormat::Text,
@@ -50,7 +52,7 @@ pub fn check(
     );
     Some((
         Registry { url: url?, prefix: prefix? },
-        Links { env: overrides.links.clone().or(env)? },
+        Links { env: overrides.links.clone().or(env)?, workers: workers? },
         Log { format: overrides.log_format.or(format)?, level: overrides.log_level.or(level)? },
     ))
 }

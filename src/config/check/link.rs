@@ -1,6 +1,7 @@
 //! `[[link]]`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Subject;
@@ -34,6 +35,10 @@ pub fn check(
         (Some(Given::Nothing), Some(to)) => implied(raw, to, values),
         (Some(_), _) | (None, _) => Some(None),
     };
+    let max_connections = match raw.max_connections.is_absent() {
+        true => Some(None),
+        false => values.number(&raw.max_connections, 1, 1..=u32::MAX).map(NonZeroU32::new),
+    };
 
     let typed = raw.name.given().map_or("?", |at| &at.value);
     let mut claim = |addresses, place| {
@@ -61,6 +66,7 @@ pub fn check(
         to: to?,
         balance: balance?,
         connect_timeout: connect_timeout?,
+        max_connections: max_connections?,
     })
 }
 

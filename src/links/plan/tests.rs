@@ -18,6 +18,7 @@ fn link(name: &str, listen: Listen, to: Upstream) -> Link {
         to: vec![to],
         balance: Balance::RoundRobin,
         connect_timeout: Duration::from_secs(1),
+        max_connections: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -170,8 +171,9 @@ fn service() -> impl Strategy<Value = Service> {
     let ready = (time(1), time(0));
     let balance =
         prop_oneof![Just(Balance::RoundRobin), Just(Balance::LeastConnections), Just(Balance::First)];
-    let link = (host_port(), time(1), prop::option::of(1_u16..), balance);
-    let link = link.prop_map(|(to, connect_timeout, listen, balance)| {
+    let limit_of_link = prop::option::of(1_u32..).prop_map(|most| most.and_then(NonZeroU32::new));
+    let link = (host_port(), time(1), prop::option::of(1_u16..), balance, limit_of_link);
+    let link = link.prop_map(|(to, connect_timeout, listen, balance, max_connections)| {
         let listen =
             listen.map_or(Listen::Loopback, |port| Listen::Addresses(vec![([127, 0, 0, 1], port).into()]));
         // A list where its port goes without saying, or is said.
@@ -180,7 +182,7 @@ fn service() -> impl Strategy<Value = Service> {
         if listen != Listen::Loopback {
             to.extend([Upstream::Srv("_pg._tcp.example".to_owned()), Upstream::Unix("/run/x.sock".into())]);
         }
-        Link { name: "l".to_owned(), listen, to, balance, connect_timeout }
+        Link { name: "l".to_owned(), listen, to, balance, connect_timeout, max_connections }
     });
     let limit = (any::<u32>(), prop::option::of(any::<u32>())).prop_map(|(soft, more)| Limit {
         resource: Resource::Nofile,
@@ -252,14 +254,16 @@ fn config() -> impl Strategy<Value = Config> {
         Just(EnvLinks::None),
         prop::collection::vec("[A-Z*?]{1,5}", 0..3).prop_map(EnvLinks::Matching),
     ];
+    let workers = (1..=Workers::MOST).prop_filter_map("in range", Workers::new);
+    let links = (env, workers).prop_map(|(env, workers)| Links { env, workers });
     let level = prop_oneof![Just(LogLevel::Error), Just(LogLevel::Info), Just(LogLevel::Trace)];
     let format = prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)];
-    (service(), url, "(/[a-z0-9]{1,5}){1,3}", env, format, level).prop_map(
-        |(service, url, prefix, env, format, level)| Config {
+    (service(), url, "(/[a-z0-9]{1,5}){1,3}", links, format, level).prop_map(
+        |(service, url, prefix, links, format, level)| Config {
             services: vec![service],
             main: ServiceId(0),
             registry: Registry { url, prefix },
-            links: Links { env },
+            links,
             log: Log { format, level },
         },
     )
@@ -386,6 +390,9 @@ fn written(config: &Config) -> String {
             link.name,
             span(link.connect_timeout)
         ));
+        if let Some(most) = link.max_connections {
+            line(format!("max_connections = {most}"));
+        }
         if let Listen::Addresses(addresses) = &link.listen {
             line(format!("listen = {}", list(addresses, ToString::to_string)));
         }
@@ -402,7 +409,7 @@ fn written(config: &Config) -> String {
         EnvLinks::None => "false".to_owned(),
         EnvLinks::Matching(patterns) => list(patterns, Clone::clone),
     };
-    line(format!("[links]\nenv = {env}"));
+    line(format!("[links]\nenv = {env}\nworkers = {}", config.links.workers.get()));
     let log = (format!("{:?}", config.log.format), format!("{:?}", config.log.level));
     line(format!("[log]\nformat = '{}'\nlevel = '{}'", log.0.to_lowercase(), log.1.to_lowercase()));
     out
