@@ -16,6 +16,8 @@ use ensign::net::resolve::Resolver;
 use ensign::sys::socket::unacknowledged;
 use socket2::{SockRef, Socket};
 
+mod streams;
+
 /// For anything that must happen: generous, never the measure of anything.
 const DEADLINE: Duration = Duration::from_secs(30);
 
