@@ -58,8 +58,9 @@ pub enum Descendants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpawnFailure {
     NotFound,
+    /// Not a program, or what must be done before it runs is refused: its user, its directory, its limits.
     NotExecutable,
-    /// Out of processes or memory, a refused user or limit: may pass.
+    /// Out of processes, memory or descriptors, a disk that fails: may pass.
     Other,
 }
 

@@ -94,6 +94,7 @@ impl Supervisor {
             Phase::Draining { drained_at, withdrawn_by, .. } => {
                 Some(if self.is_withdrawn() { drained_at } else { withdrawn_by })
             }
+            Phase::Stopping { all_by, .. } if self.has_unasked() => all_by,
             Phase::Stopping { wall, .. } if self.has_unkilled() => wall,
             Phase::Stopping { wall, .. } => wall.map(|wall| wall + stop::VANISH_LIMIT),
             Phase::Sweeping { kill, withdrawn_by, .. } => {
@@ -155,7 +156,9 @@ impl Supervisor {
                 self.phase = Phase::drain(&self.config, signal, drain, now);
             }
             // Asked twice: whoever asks does not want to wait for the drain.
-            Phase::Draining { signal, wall, .. } if stops => self.phase = Phase::Stopping { signal, wall },
+            Phase::Draining { signal, wall, .. } if stops => {
+                self.phase = Phase::stopping(&self.config, signal, wall, now);
+            }
             Phase::Running | Phase::Draining { .. } | Phase::Stopping { .. } => {
                 let main = self.config.main;
                 let mut delivery = Delivery::Dropped;
@@ -221,13 +224,15 @@ impl Supervisor {
             Phase::Draining { signal, drained_at, withdrawn_by, wall } => {
                 let withdrawn = self.is_withdrawn() || withdrawn_by <= now;
                 if drained_at <= now && withdrawn {
-                    self.phase = Phase::Stopping { signal, wall };
+                    self.phase = Phase::stopping(&self.config, signal, wall, now);
                 }
             }
             Phase::Running | Phase::Stopping { .. } | Phase::Sweeping { .. } | Phase::Left => {}
         }
         match self.phase {
-            Phase::Stopping { signal, wall } => self.stop_services(signal, wall, now, actions),
+            Phase::Stopping { signal, all_by, wall } => {
+                self.stop_services(signal, all_by, wall, now, actions);
+            }
             Phase::Sweeping { code, kill, withdrawn_by } => {
                 self.finish_sweep(code, kill, withdrawn_by, now, actions);
             }
@@ -236,21 +241,28 @@ impl Supervisor {
     }
 
     /// Signals every service whose turn it is, in the reverse of the order of their start.
-    fn stop_services(&mut self, signal: Signal, wall: Option<Time>, now: Time, actions: &mut Vec<Action>) {
-        let wall_reached = wall.is_some_and(|wall| wall <= now);
+    fn stop_services(
+        &mut self,
+        signal: Signal,
+        all_by: Option<Time>,
+        wall: Option<Time>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let reached = |time: Option<Time>| time.is_some_and(|time| time <= now);
         for id in (0..self.services.len()).map(ServiceId) {
             let last = order::is_last(&self.config, &self.services, id);
-            let asked = self.services[id.0].is_shutting_down();
             let config = Arc::clone(&self.config);
             let stop = &config.services[id.0].stop;
-            if wall_reached {
-                self.with(id, now, actions, |service, _, out| service.kill(out));
-            } else if last && !asked {
+            if (last || reached(all_by)) && !self.services[id.0].is_shutting_down() {
                 // TERM means "stop as you are configured to"; any other was chosen by whoever sent it.
                 let signal = if signal == SIGTERM || id != config.main { stop.signal } else { signal };
                 let own = stop.timeout.map(|timeout| now + timeout);
                 let kill = earliest(own, wall).map_or(Kill::Never, Kill::At);
                 self.with(id, now, actions, |service, _, out| service.shut_down(Some(signal), kill, out));
+            }
+            if reached(wall) {
+                self.with(id, now, actions, |service, _, out| service.kill(out));
             }
         }
     }
@@ -322,6 +334,10 @@ impl Supervisor {
 
     fn is_withdrawn(&self) -> bool {
         self.services.iter().all(|service| service.announcer().is_absent())
+    }
+
+    fn has_unasked(&self) -> bool {
+        self.services.iter().any(|service| service.has_process() && !service.is_shutting_down())
     }
 
     fn has_unkilled(&self) -> bool {

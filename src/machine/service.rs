@@ -150,7 +150,7 @@ impl Service {
             return;
         }
         // What can't be found on the first try is not there; what has run before may be on its way back.
-        if run == Run(1) && failure.is_permanent() {
+        if (run == Run(1) && failure.is_permanent()) || config.restart.when == RestartWhen::Never {
             self.state = State::Down { last: Some(failure.ending()), why: DownWhy::GaveUp };
         } else {
             self.crashed(config, failure.ending(), since, out);

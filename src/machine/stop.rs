@@ -21,9 +21,11 @@ pub enum Phase {
         withdrawn_by: Time,
         wall: Option<Time>,
     },
-    /// Services get their stop signals, those that come after others first. At `wall` everything is killed.
+    /// Services get their stop signals, those that come after others first, until `all_by`: then whoever has not been
+    /// asked is, order or not, so that nobody is killed at `wall` without having been asked to go.
     Stopping {
         signal: Signal,
+        all_by: Option<Time>,
         wall: Option<Time>,
     },
     /// Main is gone. What is left has had its TERM.
@@ -59,6 +61,13 @@ impl Phase {
             withdrawn_by: now + before_signal,
             wall: main.stop.timeout.map(|timeout| now + before_signal + timeout),
         }
+    }
+
+    /// The signals begin. Those that others wait for may take half of main's time.
+    pub fn stopping(config: &Config, signal: Signal, wall: Option<Time>, now: Time) -> Self {
+        let half = config.services[config.main.0].stop.timeout.map(|timeout| now + timeout / 2);
+        let all_by = half.zip(wall).map(|(half, wall)| half.min(wall));
+        Self::Stopping { signal, all_by, wall }
     }
 
     pub fn sweep(config: &Config, code: u8, now: Time) -> Self {

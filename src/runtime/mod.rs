@@ -59,6 +59,7 @@ pub fn run(config: Config) -> Result<u8, RuntimeError> {
         let local = LocalSet::new();
         local.block_on(&tokio, Driver::new(config, &mut world, &signals, events).drive())
     }));
+    world.leave();
     // A request that hangs in a file system must not hold up the exit.
     tokio.shutdown_background();
     match end {

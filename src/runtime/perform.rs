@@ -1,6 +1,7 @@
 //! The only match on `Action`: carries out what the supervisor decided, and answers at once where an answer is due in
 //! the same turn. Whatever takes time goes to `tasks.rs` or to the registrar.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -22,15 +23,15 @@ use crate::sys::process::{self, Pid};
 use crate::sys::spawn::{
     self, Identity, Orphaned, Privileges, ResourceLimit, SpawnError, Stdio, TerminalUse,
 };
-use crate::sys::tty::Terminal;
+use crate::sys::tty::{self, Terminal};
 
 /// Everything outside the supervisor that it acts on.
 #[derive(Debug)]
 pub struct World {
     config: Arc<Config>,
     pub children: Children,
-    /// The process group of each service's latest run, also after its leader has been reaped.
-    groups: HashMap<ServiceId, Pid>,
+    /// The process group of each service's latest run that began, also after its leader has been reaped.
+    groups: HashMap<ServiceId, (Run, Pid)>,
     tasks: Tasks,
     registrar: Registrar,
     resolver: Arc<Resolver>,
@@ -39,6 +40,8 @@ pub struct World {
     environment: Vec<OsString>,
     position: Position,
     terminal: Option<Terminal>,
+    /// Main has had the terminal from us.
+    lent: Cell<bool>,
     journal: Journal,
 }
 
@@ -85,6 +88,7 @@ impl World {
             environment: process::environment(),
             position,
             terminal: Terminal::controlling(),
+            lent: Cell::new(false),
             journal: Journal::default(),
             config,
         })
@@ -94,8 +98,9 @@ impl World {
         match action {
             Action::Spawn { service, run } => return self.spawn_service(service, run).into(),
             Action::Signal { service, run, signal } => self.signal(Owner::Service { service, run }, signal),
-            Action::KillRemains { service, run: _ } => {
-                if let Some(&group) = self.groups.get(&service) {
+            Action::KillRemains { service, run } => {
+                // Of this very run: a number of an older one may be somebody else's by now.
+                if let Some(&(_, group)) = self.groups.get(&service).filter(|(of, _)| *of == run) {
                     // Mostly there is nothing left of it. Never the bare pid: that one has been reaped.
                     let _sent = process::kill(-group, libc::SIGKILL);
                 }
@@ -125,15 +130,26 @@ impl World {
 
     /// The pid of main, while it has one.
     pub fn main_pid(&self) -> Option<Pid> {
-        let group = *self.groups.get(&self.config.main)?;
+        let (_, group) = *self.groups.get(&self.config.main)?;
         self.children.owner(group).map(|_| group)
     }
 
-    /// Main was stopped. If a shell may have started us, it must see its job stop, be it by ^Z or by reading the
-    /// terminal from the background.
+    /// Main was stopped. A shell that may have started us must see its job stop, be it by ^Z or by reading the terminal
+    /// from the background. Where there is none we go on: nobody would ever continue us.
     pub fn main_stopped(&self) {
-        if self.position == Position::Inside && self.terminal.is_some() {
+        if self.position == Position::Inside && self.terminal.is_some() && tty::is_job_of_a_shell() {
             stop_with_job();
+        }
+    }
+
+    /// The terminal goes back to whoever shares it with us: main's group is about to be nobody's.
+    pub fn leave(&self) {
+        if let (Position::Inside, Some(terminal), Some(&(_, group))) =
+            (self.position, self.terminal, self.groups.get(&self.config.main))
+            && terminal.belongs_to(group)
+            && let Err(error) = terminal.take_back()
+        {
+            tracing::debug!("cannot take the terminal back: {error}");
         }
     }
 
@@ -166,8 +182,11 @@ impl World {
         let stdio = if is_main { Stdio::Inherit } else { Stdio::NoInput };
         match self.spawn(config, &config.command, terminal, stdio) {
             Ok(pid) => {
+                if terminal == TerminalUse::TakeForeground {
+                    self.lent.set(true);
+                }
                 self.children.insert(pid, Owner::Service { service, run });
-                self.groups.insert(service, pid);
+                self.groups.insert(service, (run, pid));
                 Event::Spawned { service, run }
             }
             Err(error) => {
@@ -177,10 +196,11 @@ impl World {
         }
     }
 
-    /// The terminal is ours to give: we are its foreground, or main's run before this one was.
+    /// The terminal is ours to give: we are its foreground, or main had it from us before, and no shell has taken it
+    /// since.
     fn holds(&self, terminal: Terminal) -> bool {
-        let before = self.groups.get(&self.config.main);
-        terminal.is_ours() || before.is_some_and(|&group| terminal.belongs_to(group))
+        let lent = self.groups.contains_key(&self.config.main) && self.lent.get();
+        terminal.is_ours() || lent && (self.position == Position::Pid1 || !terminal.belongs_to_our_starter())
     }
 
     fn spawn(
@@ -298,14 +318,23 @@ impl World {
 }
 
 fn classify(error: &SpawnError) -> SpawnFailure {
-    match error {
-        SpawnError::Exec { source, .. } => match source.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => SpawnFailure::NotFound,
-            Some(libc::EACCES | libc::ENOEXEC | libc::EISDIR | libc::ELIBBAD) => SpawnFailure::NotExecutable,
-            _ => SpawnFailure::Other,
-        },
-        SpawnError::Nul { .. } => SpawnFailure::NotExecutable,
-        SpawnError::Prepare { .. } => SpawnFailure::Other,
+    let (source, is_exec) = match error {
+        SpawnError::Exec { source, .. } => (source, true),
+        SpawnError::Prepare { source, .. } => (source, false),
+        SpawnError::Nul { .. } => return SpawnFailure::NotExecutable,
+    };
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) if is_exec => SpawnFailure::NotFound,
+        Some(
+            libc::EAGAIN
+            | libc::ENOMEM
+            | libc::ENFILE
+            | libc::EMFILE
+            | libc::EIO
+            | libc::ETXTBSY
+            | libc::EINTR,
+        ) => SpawnFailure::Other,
+        _ => SpawnFailure::NotExecutable,
     }
 }
 

@@ -57,7 +57,8 @@ impl Registrar {
     ) {
         let announce = self.config.services[service.0].announce.clone();
         self.ask(tasks, service, request, async move |shared| {
-            let claim = shared.claim(service, claim, &announce).await?;
+            // We have moved since the claim was made: what it says is not true any more.
+            let Some(claim) = shared.claim(service, claim, &announce).await? else { return Ok(Answer::Lost) };
             Ok(match shared.registry.register(&claim, conflict).await? {
                 Registration::Held { ttl } => Answer::Held { ttl },
                 Registration::Taken => Answer::Taken,
@@ -132,25 +133,25 @@ impl Shared {
         claims.get(&service).filter(|(known, _)| *known == id).map(|(_, claim)| Arc::clone(claim))
     }
 
-    /// The claim of this number, made with the addresses that we have now if it is new.
+    /// The claim of this number, made with the addresses that we have now if it is new; `None` if it says others.
     async fn claim(
         &self,
         service: ServiceId,
         id: ClaimId,
         announce: &[config::Announce],
-    ) -> Result<Arc<Claim>, Refusal> {
-        if let Some(claim) = self.known(service, id) {
-            return Ok(claim);
-        }
+    ) -> Result<Option<Arc<Claim>>, Refusal> {
         let surroundings = address::gather(self.registry.peer().await?);
         let records = announce.iter().map(|announce| {
             let chosen = address::choose(&announce.address, &surroundings)?;
             Ok(Record::new(announce, chosen.address))
         });
         let records = records.collect::<Result<Vec<_>, address::AddressError>>()?;
+        if let Some(claim) = self.known(service, id) {
+            return Ok(Some(claim).filter(|claim| claim.records() == records));
+        }
         let ttl = announce.iter().map(|announce| announce.ttl).min().unwrap_or_default();
         let claim = Arc::new(Claim::new(records, ttl));
         self.claims.borrow_mut().insert(service, (id, Arc::clone(&claim)));
-        Ok(claim)
+        Ok(Some(claim))
     }
 }

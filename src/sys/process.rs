@@ -158,6 +158,11 @@ pub fn descendants() -> Vec<Pid> {
     found.split_off(1)
 }
 
+/// Whose child `pid` is, as /proc shows it.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    parse_parent(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// The fourth field of /proc/PID/stat. The second, a name in parentheses, may hold anything.
 fn parse_parent(stat: &[u8]) -> Option<Pid> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;

@@ -172,7 +172,8 @@ pub fn spawn(command: &Command<'_>) -> Result<Pid, SpawnError> {
         parent: nix::unistd::getpid().as_raw(),
         failed: None,
     };
-    match clone(&mut plan) {
+    let cloned = keep_dumpable(|| clone(&mut plan));
+    match cloned {
         Err(source) => Err(SpawnError::Prepare { program, step: Step::Clone, source }),
         Ok(pid) => match plan.failed {
             None => Ok(pid),
@@ -208,6 +209,19 @@ fn c_strings(strings: impl IntoIterator<Item = Vec<u8>>) -> Option<Vec<CString>>
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// A change of identity on shared memory makes that memory undumpable, ours included, and with it /proc/1/fd closed even
+/// to the container's root, to whose scripts it is a way to the log.
+fn keep_dumpable<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: plain system calls without memory.
+    let before = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+    let done = work();
+    if before == 1 {
+        // SAFETY: as above.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+    }
+    done
 }
 
 fn clone(plan: &mut Plan) -> io::Result<Pid> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, stdin};
 
-use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid, tcgetpgrp};
 
 /// Our controlling terminal, on stdin.
 #[derive(Debug, Clone, Copy)]
@@ -22,11 +22,31 @@ impl Terminal {
         tcgetpgrp(stdin()).is_ok_and(|foreground| foreground.as_raw() == group)
     }
 
+    /// The group of the process that started us has it: a shell that took it back.
+    pub fn belongs_to_our_starter(self) -> bool {
+        getpgid(Some(getppid())).is_ok_and(|group| self.belongs_to(group.as_raw()))
+    }
+
+    pub fn take_back(self) -> io::Result<()> {
+        self.give_to(getpgrp().as_raw())
+    }
+
     /// Makes `group` the foreground group. Works from the background too: SIGTTOU is blocked.
     pub fn give_to(self, group: i32) -> io::Result<()> {
         nix::unistd::tcsetpgrp(stdin(), Pid::from_raw(group))?;
         Ok(())
     }
+}
+
+/// Is there somebody above us who may stop and continue us: of our session, in a group of its own, and no init? The
+/// kernel's rule, by which a group without one is orphaned, and an init, which continues nobody.
+pub fn is_job_of_a_shell() -> bool {
+    let above = std::iter::successors(Some(getppid()), |&pid| {
+        super::process::parent(pid.as_raw()).map(Pid::from_raw)
+    });
+    let mut strangers =
+        above.take(32).filter(|&pid| getpgid(Some(pid)).is_ok_and(|group| group != getpgrp()));
+    strangers.next().is_some_and(|pid| pid.as_raw() > 1 && getsid(Some(pid)).ok() == getsid(None).ok())
 }
 
 /// Stops our whole process group, as ^Z does to a job, so that the shell that started it sees it stopped. Returns

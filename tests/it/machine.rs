@@ -311,6 +311,24 @@ fn services_stop_in_the_reverse_of_their_order() {
 }
 
 #[test]
+fn main_is_asked_to_go_while_there_is_time_although_a_service_after_it_does_not_go() {
+    let (mut stubborn, web) = (daemon("stubborn"), daemon("web"));
+    stubborn.after = vec![MAIN];
+    let mut world = started(config(vec![web, stubborn]));
+    world.signal(TERM);
+    assert!(world.advance(SECOND * 5 / 2 - Duration::from_millis(1)).is_empty());
+    assert_eq!(
+        signalled(&world.advance(Duration::from_millis(1))),
+        [TERM],
+        "half of main's own timeout is left"
+    );
+    world.end(MAIN, Ending::Code(0));
+    assert_eq!(world.exited, None, "the stubborn one is swept");
+    world.advance(2 * SECOND);
+    assert_eq!(world.exited, Some(0));
+}
+
+#[test]
 fn a_registry_that_forgot_us_is_told_again_at_once() {
     let mut world = started(announced());
     world.answer(HELD);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -198,8 +199,12 @@ impl Sandbox {
     }
 }
 
+/// Appending, so that writers side by side overwrite nothing of each other.
 fn capture() -> File {
-    tempfile::tempfile().expect("a file for the output")
+    let file = tempfile::tempfile().expect("a file for the output");
+    let append = OFlag::O_APPEND | OFlag::O_RDWR;
+    fcntl(&file, FcntlArg::F_SETFL(append)).expect("a file can be appended to");
+    file
 }
 
 fn shared(file: &File) -> Stdio {

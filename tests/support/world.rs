@@ -240,6 +240,7 @@ impl World {
         let process = self.alive.get(&service).copied().expect("signalled what does not run");
         assert_eq!(process.run, run);
         if signal == Signal(9) {
+            assert!(process.asked.is_some(), "{service:?} killed without having been asked to go");
             self.assert_time_to_kill(service, process);
         }
         self.kill_process(service, run, signal)
