@@ -86,7 +86,7 @@ fn listed_way(way: &Way, hosts: &Hosts) -> String {
             let addresses = hosts.addresses(host).iter();
             (addresses.map(|&ip| SocketAddr::new(ip, *port)).collect(), "not listed: DNS")
         }
-        Way::Srv(_) | Way::Gateway(_) | Way::Unix(_) => return "-".to_owned(),
+        Way::Srv(_) | Way::Registry(_) | Way::Gateway(_) | Way::Unix(_) => return "-".to_owned(),
     };
     if found.is_empty() { otherwise.to_owned() } else { join(&found) }
 }

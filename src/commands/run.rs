@@ -1,11 +1,14 @@
 //! `ensign run` and `ensign -- COMMAND`: be the init. The only wiring: configuration, log, links, then the loop.
 
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::cli::Run;
-use crate::config::Config;
-use crate::links::{self, Links};
+use crate::config::{self, Config, DnsName};
+use crate::links::{self, Feed, Links};
 use crate::net::resolve::Resolver;
+use crate::registry::{Registry, Seen};
 use crate::{exit, log, runtime};
 
 /// Runs to the end of the container.
@@ -35,10 +38,43 @@ fn open_links(config: &Config) -> Result<Links, u8> {
     for notice in &plan.notices {
         tracing::warn!("{notice}");
     }
-    links::open(&plan, Resolver::system()).map_err(|errors| {
+    let registry = config.registry.clone();
+    let follow = move |name: DnsName, feed: Feed| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(follow(registry.clone(), name, feed))
+    };
+    links::open_following(&plan, Resolver::system(), &follow).map_err(|errors| {
         for error in errors {
             tracing::error!("{error}");
         }
         exit::CONFIG
     })
+}
+
+/// Tells the links who is announced under `name`, for ever. On their thread, with a client of its own: neither waits for
+/// the other's registry.
+async fn follow(registry: config::Registry, name: DnsName, feed: Feed) {
+    let registry = match Registry::new(&registry, Arc::new(Resolver::system())) {
+        Ok(registry) => registry,
+        Err(error) => {
+            tracing::error!("links to registry:{}: {error}", name.as_str());
+            feed.lose(error.to_string());
+            return;
+        }
+    };
+    let mut is_lost = false;
+    let tell = |seen| match seen {
+        Seen::Instances(instances) => {
+            if std::mem::take(&mut is_lost) {
+                tracing::info!("registry:{} is followed again", name.as_str());
+            }
+            feed.tell(instances);
+        }
+        Seen::Lost(reason) => {
+            is_lost = true;
+            let known = feed.lose(reason.clone());
+            let name = name.as_str();
+            tracing::warn!("registry:{name} can't be followed: {reason}; links go on with the {known} known");
+        }
+    };
+    registry.follow(&name, tell).await;
 }

@@ -302,6 +302,8 @@ pub enum Upstream {
     HostPort(HostPort),
     /// The SRV records of this name, looked up likewise.
     Srv(String),
+    /// Everybody who is announced under this name.
+    Registry(DnsName),
     /// This port of the default route's gateway: in a container, mostly the host.
     Gateway(u16),
     /// An absolute path, short enough for a socket.
@@ -392,7 +394,7 @@ impl Upstream {
         match self {
             Self::HostPort(to) => Some(to.port),
             Self::Gateway(port) => Some(*port),
-            Self::Env(_) | Self::Srv(_) | Self::Unix(_) => None,
+            Self::Env(_) | Self::Srv(_) | Self::Registry(_) | Self::Unix(_) => None,
         }
     }
 }

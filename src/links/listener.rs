@@ -203,6 +203,7 @@ mod tests {
     use super::*;
     use crate::config::Balance;
     use crate::links::plan::Way;
+    use crate::links::upstream::NewsOf;
 
     #[test]
     fn a_port_can_be_bound_again_at_once_but_not_twice() {
@@ -242,7 +243,7 @@ mod tests {
         let shared = Shared {
             source: Source::Variables(Vec::new()),
             to: target.clone(),
-            upstream: Upstream::new(target, PAUSE, Vec::new()),
+            upstream: Upstream::new(target, PAUSE, Vec::new(), &NewsOf::new()),
             resolver: Arc::new(Resolver::system()),
             is_failing: AtomicBool::new(false),
             limit: None,

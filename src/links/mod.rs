@@ -12,6 +12,7 @@ mod picker;
 pub mod plan;
 
 mod endpoint;
+mod feed;
 mod holder;
 mod listener;
 mod pipes;
@@ -21,7 +22,8 @@ mod upstream;
 mod uses;
 mod worker;
 
+pub use feed::{Feed, Follow};
 pub use holder::Holder;
 pub use plan::{Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Way, plan, plan_links};
 pub use source::listed;
-pub use worker::{LinkError, Links, Opened, open};
+pub use worker::{LinkError, Links, Opened, open, open_following};

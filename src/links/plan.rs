@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
-use crate::config::{Balance, Config, EnvLinks, HostPort, Link, Listen, Upstream, Workers};
+use crate::config::{Balance, Config, DnsName, EnvLinks, HostPort, Link, Listen, Upstream, Workers};
 
 /// No more links than this are opened for variables: each takes two descriptors, and an init needs some of its own.
 pub const MOST_AUTOMATIC: usize = 256;
@@ -65,6 +65,8 @@ pub enum Way {
     Host(HostPort),
     /// The SRV records of a name.
     Srv(String),
+    /// Who is announced under a name.
+    Registry(DnsName),
     /// A port of the default route's gateway.
     Gateway(u16),
     Unix(PathBuf),
@@ -139,7 +141,11 @@ pub fn plan_links<'a>(
         let source = Source::File { service: service.to_owned(), link: link.name.clone() };
         let named = link.to.iter().filter_map(|to| match to {
             Upstream::Env(alias) => Some(docker_env::alias_of(alias)),
-            Upstream::HostPort(_) | Upstream::Srv(_) | Upstream::Gateway(_) | Upstream::Unix(_) => None,
+            Upstream::HostPort(_)
+            | Upstream::Srv(_)
+            | Upstream::Registry(_)
+            | Upstream::Gateway(_)
+            | Upstream::Unix(_) => None,
         });
         let mut peers = Vec::new();
         for alias in named {
@@ -268,6 +274,16 @@ impl Plan {
     }
 }
 
+impl Target {
+    /// The names that are to be followed in the registry.
+    pub fn names(&self) -> impl Iterator<Item = &DnsName> {
+        self.ways.iter().filter_map(|way| match way {
+            Way::Registry(name) => Some(name),
+            Way::Peer(_) | Way::Host(_) | Way::Srv(_) | Way::Gateway(_) | Way::Unix(_) => None,
+        })
+    }
+}
+
 impl Forward {
     /// Takes in one more alias of the same peer; false when it is another peer.
     fn is_joined_by(&mut self, link: &EnvLink, port: &EnvPort) -> bool {
@@ -313,6 +329,7 @@ fn target(peers: &[&EnvLink], link: &Link, port: u16) -> Target {
     let ways = link.to.iter().filter_map(|to| match to {
         Upstream::HostPort(to) => Some(Way::Host(to.clone())),
         Upstream::Srv(name) => Some(Way::Srv(name.clone())),
+        Upstream::Registry(name) => Some(Way::Registry(name.clone())),
         Upstream::Gateway(port) => Some(Way::Gateway(*port)),
         Upstream::Unix(path) => Some(Way::Unix(path.clone())),
         Upstream::Env(_) => {
@@ -392,6 +409,7 @@ impl fmt::Display for Way {
             Self::Peer(peer) => write!(f, "{}", peer.address),
             Self::Host(host) => write!(f, "{host}"),
             Self::Srv(name) => write!(f, "srv:{name}"),
+            Self::Registry(name) => write!(f, "registry:{}", name.as_str()),
             Self::Gateway(port) => write!(f, "gateway:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }

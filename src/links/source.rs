@@ -7,15 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::docker_env::alias_of;
 use super::endpoint::Endpoint;
+use super::feed::News;
 use super::picker::Offer;
 use super::plan::{Peer, Way};
-use crate::config::HostPort;
+use crate::config::{DnsName, HostPort};
 use crate::net::gateway;
 use crate::net::resolve::{Hosts, Instance, ResolveError, Resolver};
 
@@ -31,6 +32,9 @@ const FINER: u32 = 16;
 /// The routes are read again after this long.
 const ROUTES: Duration = Duration::from_secs(1);
 
+/// The longest wait for the registry's first answer.
+const FIRST_NEWS: Duration = Duration::from_secs(5);
+
 /// Of more instances than this, the rest is not used.
 const MOST: usize = 1024;
 
@@ -40,6 +44,8 @@ pub(super) type Offers = Arc<[Offer<Endpoint>]>;
 #[derive(Debug)]
 pub(super) struct Source {
     way: Way,
+    /// Of a name in the registry.
+    news: Option<watch::Receiver<News>>,
     known: Mutex<Known>,
     ended: Notify,
 }
@@ -51,6 +57,8 @@ struct Known {
     error: Option<Arc<SourceError>>,
     /// The hosts file that `offers` is from, for a peer: the same file need not be searched twice.
     hosts: Option<Arc<Hosts>>,
+    /// Who was announced when `offers` was made of it.
+    instances: Option<Arc<[Instance]>>,
     /// When the routes were read.
     routes: Option<Instant>,
     /// The last good addresses of instances that are known by name.
@@ -66,6 +74,10 @@ pub(super) enum SourceError {
     Lookup(#[from] ResolveError),
     #[error("there is no default route over a gateway")]
     NoGateway,
+    #[error("nobody is announced as `{name}`")]
+    Nobody { name: String },
+    #[error("the registry has not been reached yet: {reason}")]
+    Unreached { reason: String },
 }
 
 /// How far reading what is at hand has come.
@@ -76,8 +88,9 @@ enum Glance {
 }
 
 impl Source {
-    pub(super) fn new(way: Way) -> Self {
-        Self { way, known: Mutex::default(), ended: Notify::new() }
+    /// `news` is what tells of a name in the registry.
+    pub(super) fn new(way: Way, news: Option<watch::Receiver<News>>) -> Self {
+        Self { way, news, known: Mutex::default(), ended: Notify::new() }
     }
 
     /// Takes in what is at hand now, so that an entry that is there at the start counts even if it is gone when the
@@ -143,6 +156,7 @@ impl Source {
                 None => return Glance::TakesTime,
             },
             Way::Srv(_) => return Glance::TakesTime,
+            Way::Registry(name) => return self.registry(name),
             Way::Gateway(port) => self.gateway(*port),
             Way::Unix(path) => self.take(Ok(offers([Endpoint::Unix(path.as_path().into())]))),
         }
@@ -153,6 +167,13 @@ impl Source {
         match &self.way {
             Way::Host(HostPort { host, port }) => Ok(at_port(&resolver.lookup(host).await?, *port)),
             Way::Srv(name) => self.locate(resolver.instances(name).await?, resolver).await,
+            Way::Registry(name) => {
+                let instances = self.announced().await?;
+                if instances.is_empty() {
+                    return Err(SourceError::Nobody { name: name.as_str().to_owned() });
+                }
+                self.locate(instances.iter().map(|one| (one.clone(), Vec::new())).collect(), resolver).await
+            }
             // These are at hand.
             Way::Peer(_) | Way::Gateway(_) | Way::Unix(_) => Ok(self.offers().to_vec()),
         }
@@ -218,14 +239,18 @@ impl Source {
         let (offers, error) = match answer {
             Ok(offers) => (offers, None),
             // Nobody could be asked.
-            Err(error @ (SourceError::Lookup(ResolveError::Failed { .. }) | SourceError::NoGateway)) => {
+            Err(
+                error @ (SourceError::Lookup(ResolveError::Failed { .. })
+                | SourceError::NoGateway
+                | SourceError::Unreached { .. }),
+            ) => {
                 known.error = Some(Arc::new(error));
                 return;
             }
             // That is an answer: what was there may be another's by now.
-            Err(error @ SourceError::Lookup(ResolveError::NotFound { .. })) => {
-                (Vec::new(), Some(Arc::new(error)))
-            }
+            Err(
+                error @ (SourceError::Lookup(ResolveError::NotFound { .. }) | SourceError::Nobody { .. }),
+            ) => (Vec::new(), Some(Arc::new(error))),
         };
         known.error = error;
         if *known.offers != *offers {
@@ -247,6 +272,42 @@ impl Source {
             known.offers = offers([Endpoint::Tcp(peer.address)]).into();
         }
         known.hosts = Some(hosts);
+    }
+
+    /// Takes in who is announced, where that needs no look-up.
+    fn registry(&self, name: &DnsName) -> Glance {
+        let Some(instances) = self.news.as_ref().and_then(|news| news.borrow().instances.clone()) else {
+            return Glance::TakesTime;
+        };
+        if self.lock().instances.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &instances)) {
+            return Glance::Enough;
+        }
+        let mut offers = Vec::new();
+        for instance in instances.iter().take(MOST) {
+            let Ok(ip) = instance.host.parse() else { return Glance::TakesTime };
+            offers.extend(at_instance(instance, &[ip]));
+        }
+        self.take(match offers.is_empty() {
+            true => Err(SourceError::Nobody { name: name.as_str().to_owned() }),
+            false => Ok(in_order(offers)),
+        });
+        self.lock().instances = Some(instances);
+        Glance::Enough
+    }
+
+    /// Who is announced, as soon as that is known.
+    async fn announced(&self) -> Result<Arc<[Instance]>, SourceError> {
+        let unreached = |reason: &str| SourceError::Unreached { reason: reason.to_owned() };
+        let Some(mut news) = self.news.clone() else { return Err(unreached("nobody follows it")) };
+        let answer = news.wait_for(|news| news.instances.is_some() || news.lost.is_some());
+        match timeout(FIRST_NEWS, answer).await {
+            Ok(Ok(news)) => match (&news.instances, &news.lost) {
+                (Some(instances), _) => Ok(Arc::clone(instances)),
+                (None, lost) => Err(unreached(lost.as_deref().unwrap_or("nothing was told"))),
+            },
+            Ok(Err(_)) => Err(unreached("nobody follows it any more")),
+            Err(_) => Err(unreached("no answer")),
+        }
     }
 
     fn gateway(&self, port: u16) {

@@ -2,6 +2,7 @@
 //! is tried before the client sees anything. Never resolves by itself, never waits for a slow source while there is an
 //! address to try. Called by `listener` for each accepted connection.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,14 +10,19 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::endpoint::Endpoint;
+use super::feed::News;
 use super::picker::{Offer, Picker};
-use super::plan::Target;
+use super::plan::{Target, Way};
 use super::source::{Offers, Source};
 use super::uses::Uses;
-use crate::config::Balance;
+use crate::config::{Balance, DnsName};
 use crate::net::resolve::Resolver;
+
+/// What is told of each name in the registry.
+pub(super) type NewsOf = BTreeMap<DnsName, watch::Receiver<News>>;
 
 /// The other end of one forward.
 #[derive(Debug)]
@@ -50,9 +56,14 @@ pub(super) enum ConnectError {
 }
 
 impl Upstream {
-    pub(super) fn new(to: Target, timeout: Duration, own: Vec<SocketAddr>) -> Self {
+    /// `news` tells of the names in the registry.
+    pub(super) fn new(to: Target, timeout: Duration, own: Vec<SocketAddr>, news: &NewsOf) -> Self {
         let Target { ways, balance } = to;
-        let sources = ways.into_iter().map(|way| Arc::new(Source::new(way))).collect();
+        let source = |way| {
+            let news = if let Way::Registry(name) = &way { news.get(name).cloned() } else { None };
+            Arc::new(Source::new(way, news))
+        };
+        let sources = ways.into_iter().map(source).collect();
         let known = Known { picker: Picker::new(balance), learned: Vec::new(), uses: Uses::default() };
         Self { sources, balance, timeout, own, known: Mutex::new(known) }
     }
@@ -191,7 +202,7 @@ fn reason(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::config::HostPort;
-    use crate::links::plan::{Peer, Way};
+    use crate::links::plan::Peer;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -208,7 +219,7 @@ mod tests {
     }
 
     fn first(ways: Vec<Way>, own: Vec<SocketAddr>) -> Upstream {
-        Upstream::new(Target { ways, balance: Balance::First }, TIMEOUT, own)
+        Upstream::new(Target { ways, balance: Balance::First }, TIMEOUT, own, &NewsOf::new())
     }
 
     fn upstream(way: Way) -> Upstream {

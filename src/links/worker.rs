@@ -11,10 +11,11 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::feed::{self, Follow};
 use super::holder::{self, Holder};
 use super::listener::{self, Limit, Shared};
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
-use super::upstream::Upstream;
+use super::upstream::{NewsOf, Upstream};
 use crate::config::Workers;
 use crate::net::resolve::Resolver;
 use crate::sys::socket;
@@ -59,6 +60,11 @@ struct Worker {
 /// opened is left out with a warning; if one of a file can't, nothing is opened and all such errors come back.
 /// The resolver is the worker's own.
 pub fn open(plan: &Plan, resolver: Resolver) -> Result<Links, Vec<LinkError>> {
+    open_following(plan, resolver, &|_, _| Box::pin(async {}))
+}
+
+/// As [`open`]; `follow` is run for each name in the registry that a link leads to.
+pub fn open_following(plan: &Plan, resolver: Resolver, follow: Follow<'_>) -> Result<Links, Vec<LinkError>> {
     let mut errors: Vec<_> = plan.errors.iter().cloned().map(LinkError::Plan).collect();
     let mut skipped = Vec::new();
     let mut bound = Vec::new();
@@ -81,7 +87,7 @@ pub fn open(plan: &Plan, resolver: Resolver) -> Result<Links, Vec<LinkError>> {
         warn!("{error}; this link is left out");
     }
     let (opened, workers) =
-        start(bound, resolver, plan.workers).map_err(|error| vec![LinkError::Start(error)])?;
+        start(bound, resolver, plan.workers, follow).map_err(|error| vec![LinkError::Start(error)])?;
     for Opened { addresses, to, source } in &opened {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         info!("{source}: {} goes to {to}", addresses.join(" and "));
@@ -132,6 +138,7 @@ fn start(
     bound: Vec<(&Forward, Vec<StdListener>)>,
     resolver: Resolver,
     workers: Workers,
+    follow: Follow<'_>,
 ) -> io::Result<(Vec<Opened>, Vec<Worker>)> {
     if bound.is_empty() {
         return Ok((Vec::new(), Vec::new()));
@@ -142,10 +149,18 @@ fn start(
     let first = handles.first().expect("one at least");
     let resolver = Arc::new(resolver);
     let mut opened = Vec::new();
+    let mut news = NewsOf::new();
+    for name in bound.iter().flat_map(|(forward, _)| forward.to.names()) {
+        news.entry(name.clone()).or_insert_with(|| {
+            let (feed, news) = feed::feed();
+            first.spawn(follow(name.clone(), feed));
+            news
+        });
+    }
     for (forward, listeners) in bound {
         let addresses: Vec<_> = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
         let Forward { to, source, connect_timeout, max_connections, listen: _ } = forward.clone();
-        let upstream = Upstream::new(to.clone(), connect_timeout, addresses.clone());
+        let upstream = Upstream::new(to.clone(), connect_timeout, addresses.clone(), &news);
         upstream.prime(&resolver);
         let shared = Arc::new(Shared {
             source: source.clone(),

@@ -17,16 +17,20 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::claim::Claim;
+use super::dir_watch::Watch;
 use super::error::Error;
 use super::skydns::{self, Fields};
-use super::{Listed, Registration, Renewal};
+use super::{Listed, Registration, Renewal, follow};
 use crate::config::{Conflict, DnsName};
+use crate::net::resolve::Instance;
 
 /// For one operation, the wait for an earlier one that is stuck included.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// For the lock, which another process may have been frozen with.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 const LOCK_POLL: Duration = Duration::from_millis(2);
+/// From one look at the folders to the next, where the kernel does not tell of changes.
+const LOOK: Duration = Duration::from_millis(500);
 const LOCK_FILE: &str = ".lock";
 const TEMPORARY: &str = ".new-";
 /// The longest file that is read as a record.
@@ -133,29 +137,46 @@ impl Store {
     pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
         let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
         let (root, prefix) = (self.root.clone(), self.prefix.clone());
-        self.run(move || {
-            let mut listed = Vec::new();
-            for path in walk(&inside(&root, &folder))? {
-                let Ok(below) = path.strip_prefix(&root) else { continue };
-                let key = format!("/{}", below.to_string_lossy());
-                if hidden(&path) {
-                    continue;
-                }
-                match read(&path) {
-                    // Gone since the walk, or its time is out.
-                    Ok(None) => {}
-                    Ok(Some(Ok(stored))) if stored.expired() => {}
-                    Ok(Some(Ok(stored))) => {
-                        let left = Duration::from_millis(stored.expires_ms.saturating_sub(now_ms()));
-                        listed.extend(Listed::new(&prefix, &key, Ok(stored.record), Some(left)));
+        self.run(move || list(&root, &prefix, &folder)).await
+    }
+
+    /// Tells who is announced, and ends with the first change, when a record's time is out, or in time.
+    pub(super) async fn watch(
+        &self,
+        name: &DnsName,
+        hear: &mut (impl FnMut(Vec<Instance>) + Send),
+    ) -> Result<(), Error> {
+        let folder = skydns::folder(&self.prefix, name);
+        let (root, prefix) = (self.root.clone(), self.prefix.clone());
+        let (watch, mut listed) = self
+            .run(move || {
+                // A root that is not there is no empty one: it may not be mounted.
+                at(&root, fs::metadata(&root))?;
+                let watch = Watch::new(&root, &inside(&root, &folder));
+                Ok((watch, list(&root, &prefix, &folder)?))
+            })
+            .await?;
+        listed.sort_by(|a, b| a.key.cmp(&b.key));
+        hear(follow::instances(&listed));
+        let soonest = listed.iter().filter_map(|listed| listed.ttl_left).min();
+        let until = tokio::time::Instant::now() + soonest.unwrap_or(Duration::MAX).min(follow::renewal());
+        match watch.into_told() {
+            Ok(told) => {
+                let _change_or_time = tokio::time::timeout_at(until, told.readable()).await;
+            }
+            Err(watch) => {
+                let watch = Arc::new(watch);
+                while tokio::time::Instant::now() < until {
+                    #[expect(clippy::disallowed_methods, reason = "nobody tells of changes here")]
+                    tokio::time::sleep(LOOK).await;
+                    let watch = Arc::clone(&watch);
+                    if self.run(move || Ok(watch.has_changed())).await? {
+                        break;
                     }
-                    Ok(Some(Err(reason))) => listed.extend(Listed::new(&prefix, &key, Err(reason), None)),
-                    Err(error) => listed.extend(Listed::new(&prefix, &key, Err(error.to_string()), None)),
                 }
             }
-            Ok(listed)
-        })
-        .await
+        }
+        Ok(())
     }
 
     fn files(&self, claim: &Claim) -> Vec<(PathBuf, Fields)> {
@@ -185,6 +206,30 @@ impl Store {
             Err(_) => Err(failed("its file system does not answer")),
         }
     }
+}
+
+/// Every record below `folder` whose time is not out, and what is there that is none.
+fn list(root: &Path, prefix: &str, folder: &str) -> Result<Vec<Listed>, Error> {
+    let mut listed = Vec::new();
+    for path in walk(&inside(root, folder))? {
+        let Ok(below) = path.strip_prefix(root) else { continue };
+        let key = format!("/{}", below.to_string_lossy());
+        if hidden(&path) {
+            continue;
+        }
+        match read(&path) {
+            // Gone since the walk, or its time is out.
+            Ok(None) => {}
+            Ok(Some(Ok(stored))) if stored.expired() => {}
+            Ok(Some(Ok(stored))) => {
+                let left = Duration::from_millis(stored.expires_ms.saturating_sub(now_ms()));
+                listed.extend(Listed::new(prefix, &key, Ok(stored.record), Some(left)));
+            }
+            Ok(Some(Err(reason))) => listed.extend(Listed::new(prefix, &key, Err(reason), None)),
+            Err(error) => listed.extend(Listed::new(prefix, &key, Err(error.to_string()), None)),
+        }
+    }
+    Ok(listed)
 }
 
 impl Stored {

@@ -18,9 +18,9 @@ use super::claim::{Claim, Trace};
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
-use super::{Listed, Registration, Renewal};
+use super::{Listed, Registration, Renewal, follow};
 use crate::config::{Conflict, DnsName, HostPort};
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{Instance, Resolver};
 
 /// How often a write that others got in the way of is begun anew.
 const ROUNDS: usize = 4;
@@ -221,13 +221,37 @@ impl Client {
     }
 
     pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
-        let mut tour = self.endpoints.tour();
         let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
-        let path = format!("{}?recursive=true&quorum=true", path(&folder));
+        Ok(self.list_at(&mut self.endpoints.tour(), &folder).await?.0)
+    }
+
+    /// Tells who is announced, and ends with the first change, or in time.
+    pub(super) async fn watch(
+        &self,
+        name: &DnsName,
+        hear: &mut (impl FnMut(Vec<Instance>) + Send),
+    ) -> Result<(), Error> {
+        let mut tour = self.endpoints.tour();
+        let folder = skydns::folder(&self.prefix, name);
+        let (listed, index) = self.list_at(&mut tour, &folder).await?;
+        hear(follow::instances(&listed));
+        // From the next index on: what has happened since is told at once. An index that is too old is an answer, too.
+        let path = format!("{}?wait=true&recursive=true&waitIndex={}", path(&folder), index + 1);
+        let ask = Ask { method: Method::GET, path, body: None };
+        if let Some(mut lines) = tour.open(&ask, follow::renewal()).await {
+            let _change = lines.next().await;
+        }
+        Ok(())
+    }
+
+    /// What lies below `folder`, and where the store stood.
+    async fn list_at(&self, tour: &mut Tour, folder: &str) -> Result<(Vec<Listed>, u64), Error> {
+        let path = format!("{}?recursive=true&quorum=true", path(folder));
         let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
+        let index = index(&reply);
         let root = match verdict(&reply)? {
             Verdict::Done(done) => done.node,
-            Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok(Vec::new()),
+            Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok((Vec::new(), index?)),
             Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
         };
         let mut listed = Vec::new();
@@ -238,7 +262,8 @@ impl Client {
                 listed.extend(Listed::new(&self.prefix, &node.key, Fields::parse(&node.value), node.left()));
             }
         }
-        Ok(listed)
+        listed.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok((listed, index?))
     }
 }
 
@@ -264,11 +289,7 @@ async fn get(tour: &mut Tour, key: &str) -> Result<There, Error> {
     // A plain GET is answered from a member's own, perhaps old, copy.
     let path = format!("{}?quorum=true", path(key));
     let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
-    let index = reply.headers.get("x-etcd-index").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let index = index.ok_or_else(|| Error::NotEtcd {
-        endpoint: reply.endpoint.clone(),
-        reason: "no `X-Etcd-Index` in its answer".to_owned(),
-    });
+    let index = index(&reply);
     match verdict(&reply)? {
         Verdict::Done(done) if done.node.dir => Err(refused(
             &reply,
@@ -278,6 +299,15 @@ async fn get(tour: &mut Tour, key: &str) -> Result<There, Error> {
         Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(There { node: None, index: index? }),
         Verdict::Refused { message, .. } => Err(refused(&reply, message)),
     }
+}
+
+/// Where the store stood.
+fn index(reply: &Reply) -> Result<u64, Error> {
+    let index = reply.headers.get("x-etcd-index").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    index.ok_or_else(|| Error::NotEtcd {
+        endpoint: reply.endpoint.clone(),
+        reason: "no `X-Etcd-Index` in its answer".to_owned(),
+    })
 }
 
 enum Deleted {

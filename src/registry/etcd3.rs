@@ -5,7 +5,7 @@
 //! deleted by name here, and never written without the lease or over something that was not seen first.
 //! Called by `Registry`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use super::claim::Claim;
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
 use super::skydns::{self, Fields, whole_seconds};
-use super::{Listed, Registration, Renewal};
+use super::{Listed, Registration, Renewal, follow};
 use crate::config::{Conflict, DnsName, HostPort};
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{Instance, Resolver};
 
 /// gRPC's code for a lease (or key) that is not there.
 const NOT_FOUND: i64 = 5;
@@ -167,6 +167,61 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Tells who is announced, then at each change, until the watch ends, as each does in time.
+    pub(super) async fn watch(
+        &self,
+        name: &DnsName,
+        hear: &mut (impl FnMut(Vec<Instance>) + Send),
+    ) -> Result<(), Error> {
+        let mut tour = self.endpoints.tour();
+        let folder = skydns::folder(&self.prefix, name);
+        let (from, to) = (encode(&format!("{folder}/")), encode(&format!("{folder}0")));
+        let there: Range =
+            accepted(call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?)?;
+        let read = |kv: &Kv| follow::instance(&Fields::parse(&decode(&kv.value)).ok()?);
+        let mut known: BTreeMap<String, Option<Instance>> =
+            there.kvs.iter().map(|kv| (kv.key.clone(), read(kv))).collect();
+        hear(known.values().flatten().cloned().collect());
+        let Some(revision) = there.header.revision.parse::<i64>().ok().filter(|revision| *revision > 0)
+        else {
+            return Ok(());
+        };
+        let create = json!({"key": from, "range_end": to, "start_revision": (revision + 1).to_string()});
+        let Some(mut lines) =
+            tour.open(&post("/v3/watch", &json!({"create_request": create})), follow::renewal()).await
+        else {
+            return Ok(());
+        };
+        while let Some(line) = lines.next().await {
+            let endpoint = lines.endpoint();
+            let watched: Watched = match serde_json::from_str(&line) {
+                Ok(Streaming { result: Some(watched) }) => watched,
+                Ok(Streaming { result: None }) => return Ok(()),
+                Err(e) => return Err(Error::NotEtcd { endpoint, reason: e.to_string() }),
+            };
+            if watched.canceled {
+                // By a compaction: what is there is listed again.
+                return match watched.cancel_reason {
+                    reason if reason.is_empty() || watched.compact_revision != "0" => Ok(()),
+                    message => Err(Error::Refused { endpoint, message }),
+                };
+            }
+            let is_news = !watched.events.is_empty();
+            for Happening { kind, kv } in watched.events {
+                match kind {
+                    Kind::Put => known.insert(kv.key.clone(), read(&kv)),
+                    Kind::Delete => known.remove(&kv.key),
+                };
+            }
+            if is_news {
+                hear(known.values().flatten().cloned().collect());
+            }
+        }
+        Ok(())
+    }
+}
+
 async fn grant(tour: &mut Tour, claim: &Claim) -> Result<Duration, Error> {
     let ask = json!({"ID": claim.token().to_string(), "TTL": whole_seconds(claim.ttl()).to_string()});
     let answer = call(tour, "/v3/lease/grant", &ask).await?;
@@ -189,8 +244,11 @@ async fn keepalive(tour: &mut Tour, claim: &Claim) -> Result<Option<Duration>, E
 }
 
 async fn call(tour: &mut Tour, path: &str, body: &Value) -> Result<Reply, Error> {
-    let ask = Ask { method: Method::POST, path: path.to_owned(), body: Some(Body::Json(body.to_string())) };
-    tour.send(&ask).await
+    tour.send(&post(path, body)).await
+}
+
+fn post(path: &str, body: &Value) -> Ask {
+    Ask { method: Method::POST, path: path.to_owned(), body: Some(Body::Json(body.to_string())) }
 }
 
 /// What etcd made of a request.
@@ -263,7 +321,53 @@ impl TimeToLive {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Range {
+    header: Header,
     kvs: Vec<Kv>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Header {
+    revision: String,
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self { revision: zero() }
+    }
+}
+
+/// One line of a watch; one without a result says that the watch is over.
+#[derive(Deserialize)]
+struct Streaming {
+    result: Option<Watched>,
+}
+
+#[derive(Deserialize)]
+struct Watched {
+    #[serde(default)]
+    canceled: bool,
+    #[serde(default)]
+    cancel_reason: String,
+    #[serde(default = "zero")]
+    compact_revision: String,
+    #[serde(default)]
+    events: Vec<Happening>,
+}
+
+#[derive(Deserialize)]
+struct Happening {
+    #[serde(rename = "type", default)]
+    kind: Kind,
+    kv: Kv,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "UPPERCASE")]
+enum Kind {
+    #[default]
+    Put,
+    Delete,
 }
 
 #[derive(Deserialize)]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::error::{Error, Failure};
@@ -179,6 +179,24 @@ impl Tour {
         }
     }
 
+    /// Begins an answer at the present endpoint that may take up to `patience` from its first line to its last. `None`:
+    /// it gave none, and the next operation starts elsewhere.
+    pub async fn open(&self, ask: &Ask, patience: Duration) -> Option<Lines> {
+        let endpoint = &self.endpoints.all[self.at];
+        let until = tokio::time::Instant::now() + patience;
+        let request =
+            request(&self.endpoints.client, endpoint, ask).ok()?.timeout(patience + REQUEST_TIMEOUT);
+        match tokio::time::timeout(REQUEST_TIMEOUT, request.send()).await {
+            Ok(Ok(response)) => {
+                Some(Lines { endpoint: endpoint.at.to_string(), response, read: Vec::new(), until })
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.endpoints.avoid(self.at);
+                None
+            }
+        }
+    }
+
     fn fail(&mut self, endpoint: String, reason: String) {
         self.endpoints.avoid(self.at);
         self.at = (self.at + 1) % self.endpoints.all.len();
@@ -202,21 +220,54 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn exchange(
-    client: &Client,
-    endpoint: &Endpoint,
-    ask: &Ask,
-) -> Result<(StatusCode, HeaderMap, String), String> {
+/// An answer that comes line by line.
+#[derive(Debug)]
+pub struct Lines {
+    endpoint: String,
+    response: Response,
+    read: Vec<u8>,
+    until: tokio::time::Instant,
+}
+
+impl Lines {
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone()
+    }
+
+    /// The next line; `None` when the answer is over, broken off or longer than any, or its time is up.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return String::from_utf8(line).ok();
+            }
+            let chunk = tokio::time::timeout_at(self.until, self.response.chunk()).await.ok()?.ok()??;
+            if self.read.len() + chunk.len() > MAX_BODY {
+                return None;
+            }
+            self.read.extend_from_slice(&chunk);
+        }
+    }
+}
+
+fn request(client: &Client, endpoint: &Endpoint, ask: &Ask) -> Result<RequestBuilder, String> {
     let url = endpoint.base.join(&ask.path).map_err(|e| e.to_string())?;
-    let mut request = client.request(ask.method.clone(), url);
-    request = match &ask.body {
+    let request = client.request(ask.method.clone(), url);
+    Ok(match &ask.body {
         Some(Body::Json(text)) => request.header(CONTENT_TYPE, "application/json").body(text.clone()),
         Some(Body::Form(text)) => {
             request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(text.clone())
         }
         None => request,
-    };
-    let mut response = request.send().await.map_err(|e| reason(&e))?;
+    })
+}
+
+async fn exchange(
+    client: &Client,
+    endpoint: &Endpoint,
+    ask: &Ask,
+) -> Result<(StatusCode, HeaderMap, String), String> {
+    let mut response = request(client, endpoint, ask)?.send().await.map_err(|e| reason(&e))?;
     let body = read(&mut response).await?;
     Ok((response.status(), std::mem::take(response.headers_mut()), body))
 }

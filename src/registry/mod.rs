@@ -13,15 +13,18 @@ use crate::net::resolve::Resolver;
 
 mod claim;
 pub mod dir;
+mod dir_watch;
 mod error;
 pub mod etcd2;
 pub mod etcd3;
+mod follow;
 mod http;
 mod names;
 mod skydns;
 
 pub use claim::Claim;
 pub use error::{Error, Failure};
+pub use follow::Seen;
 pub use skydns::{Fields, Record};
 
 /// Where records are announced.
@@ -116,6 +119,12 @@ impl Registry {
         }?;
         listed.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(listed)
+    }
+
+    /// Tells who is announced under `name` (or below it), now and at each change, until it is dropped. The only one
+    /// that waits and asks again by itself: there is nobody else whose turn that could be.
+    pub async fn follow(&self, name: &DnsName, tell: impl FnMut(Seen) + Send) {
+        follow::follow(self, name, tell).await;
     }
 
     /// Where the next operation would connect to, for finding the address that the kernel would use for it.

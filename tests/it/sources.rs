@@ -15,6 +15,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::wait;
 
 mod places;
+mod registry;
 
 /// For anything that must happen: generous, never the measure of anything.
 const DEADLINE: Duration = Duration::from_secs(30);

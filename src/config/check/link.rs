@@ -130,7 +130,7 @@ fn upstreams(raw: &raw::Link, values: &mut Values<'_>) -> Option<Vec<Upstream>> 
 
 fn upstream(text: &str) -> Result<Upstream, Bad> {
     const WANTED: &str = "an upstream";
-    const HINT: &str = "it is written like `db:5432`, `[fd00::1]:5432`, `srv:_pg._tcp.example.com`, `gateway:8000`, \
+    const HINT: &str = "it is written like `db:5432`, `[fd00::1]:5432`, `srv:_pg._tcp.example.com`, `registry:pg.example.com`, `gateway:8000`, \
                         `unix:/run/db.sock` or `env:DB`, the latter for a Docker link";
     let bad = |why: &str| Bad { wanted: WANTED, why: why.to_owned(), hint: Some(HINT) };
     let is_alias = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '=');
@@ -144,7 +144,9 @@ fn upstream(text: &str) -> Result<Upstream, Bad> {
             Err(bad("no socket can have this path: it is longer than 107 bytes, or holds a NUL"))
         }
         Some(("unix", path)) => Ok(Upstream::Unix(path.into())),
-        Some(("registry", _)) => Err(bad("`registry:` is not a kind of upstream that this version knows")),
+        Some(("registry", name)) => {
+            units::dns_name(name).map(Upstream::Registry).map_err(|inner| bad(&inner.why))
+        }
         Some(_) | None => units::host_port(text).map(Upstream::HostPort).map_err(|inner| bad(&inner.why)),
     }
 }

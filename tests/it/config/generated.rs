@@ -375,6 +375,7 @@ fn written(config: &Config) -> String {
     for link in &service.links {
         let to = list(&link.to, |to| match to {
             Upstream::HostPort(to) => to.to_string(),
+            Upstream::Registry(name) => format!("registry:{}", name.as_str()),
             Upstream::Gateway(port) => format!("gateway:{port}"),
             Upstream::Srv(name) => format!("srv:{name}"),
             Upstream::Unix(path) => format!("unix:{}", path.display()),

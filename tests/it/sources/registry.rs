@@ -1,0 +1,343 @@
+//! Links that follow a name in a real etcd (v3 and v2) or a folder, and what an outage of it changes: nothing.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use ensign::config::units::{dns_name, label};
+use ensign::config::{Balance, EnvLinks, Upstream};
+use ensign::links::{self, Links, plan_links};
+use ensign::net::resolve::{Instance, Resolver};
+use ensign::registry::{Claim, Record, Registry, Seen};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+
+use super::{BlackHole, DEADLINE, connect, host, ip, link};
+use crate::support::etcd::{Data, Etcd};
+use crate::support::place::{LONG, Place, TTL};
+use crate::support::wait;
+
+const NAME: &str = "web.s.prod.example.com";
+
+fn claim(instance: &str, address: SocketAddr, ttl: Duration) -> Claim {
+    let record = Record {
+        name: dns_name(NAME).expect("a name"),
+        instance: label(instance).expect("a label"),
+        host: address.ip(),
+        port: address.port(),
+        priority: 10,
+        weight: 100,
+        dns_ttl: Duration::from_secs(5),
+    };
+    Claim::new(vec![record], ttl)
+}
+
+/// What a follower of the place is told, in order.
+fn follow(place: &Place) -> UnboundedReceiver<Seen> {
+    let registry = place.registry();
+    let (tell, told) = unbounded_channel();
+    tokio::spawn(async move {
+        let name = dns_name(NAME).expect("a name");
+        registry.follow(&name, move |seen| drop(tell.send(seen))).await;
+    });
+    told
+}
+
+/// Waits until exactly these ports are told of.
+async fn until(told: &mut UnboundedReceiver<Seen>, ports: &[u16]) {
+    let wanted: BTreeSet<u16> = ports.iter().copied().collect();
+    let told = timeout(DEADLINE, async {
+        loop {
+            if let Some(Seen::Instances(instances)) = told.recv().await
+                && instances.iter().map(|instance| instance.port).collect::<BTreeSet<_>>() == wanted
+            {
+                return;
+            }
+        }
+    });
+    told.await.unwrap_or_else(|_| panic!("waited in vain for {ports:?}"));
+}
+
+async fn until_lost(told: &mut UnboundedReceiver<Seen>) {
+    let lost = async { while !matches!(told.recv().await, Some(Seen::Lost(_)) | None) {} };
+    timeout(DEADLINE, lost).await.expect("the outage is told");
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([192, 0, 2, 7], port).into()
+}
+
+async fn who_comes_and_goes_is_told(place: Place) {
+    let registry = place.registry();
+    let (one, two, brief) =
+        (claim("one", at(1), LONG), claim("two", at(2), LONG), claim("brief", at(3), TTL));
+    registry.register(&one).await.expect("registered");
+    let mut told = follow(&place);
+    until(&mut told, &[1]).await;
+    registry.register(&two).await.expect("registered");
+    until(&mut told, &[1, 2]).await;
+    registry.register(&brief).await.expect("registered");
+    until(&mut told, &[1, 2, 3]).await;
+    // It dies without a word.
+    until(&mut told, &[1, 2]).await;
+    registry.withdraw(&one).await.expect("withdrawn");
+    until(&mut told, &[2]).await;
+    place.write("/skydns/com/example/prod/s/web/others", "no record");
+    let mut namesake = claim("x", at(9), LONG).records()[0].clone();
+    namesake.name = dns_name("web-2.s.prod.example.com").expect("a name");
+    registry.register(&Claim::new(vec![namesake], LONG)).await.expect("registered");
+    registry.renew(&two).await.expect("renewed");
+    registry.withdraw(&two).await.expect("withdrawn");
+    until(&mut told, &[]).await;
+}
+
+async fn an_outage_is_told_once_and_followed_from_there(mut place: Place) {
+    let one = claim("one", at(1), LONG);
+    let _granted = place.registry().register(&one).await.expect("registered");
+    let mut told = follow(&place);
+    until(&mut told, &[1]).await;
+    etcd(&mut place).stop();
+    until_lost(&mut told).await;
+    etcd(&mut place).start_again(Data::Kept);
+    place.registry().register(&claim("two", at(2), LONG)).await.expect("registered");
+    let (mut seen, mut lost) = (BTreeSet::new(), 0);
+    while seen.len() < 2 {
+        match timeout(DEADLINE, told.recv()).await.expect("in time").expect("followed") {
+            Seen::Instances(instances) => {
+                assert!(!instances.is_empty(), "what is kept is never gone");
+                seen = instances.iter().map(|instance| instance.port).collect();
+            }
+            Seen::Lost(_) => lost += 1,
+        }
+    }
+    assert_eq!((lost, seen), (0, BTreeSet::from([1, 2])));
+}
+
+fn etcd(place: &mut Place) -> &mut Etcd {
+    match place {
+        Place::V3(etcd) | Place::V2(etcd) => etcd,
+        Place::Dir(_) => panic!("a folder has no etcd"),
+    }
+}
+
+#[tokio::test]
+async fn v3_goes_on_after_a_compaction() {
+    let mut place = Place::v3();
+    place.registry().register(&claim("one", at(1), LONG)).await.expect("registered");
+    let mut told = follow(&place);
+    until(&mut told, &[1]).await;
+    // While nobody is watching: what happens meanwhile can't be replayed.
+    etcd(&mut place).stop();
+    until_lost(&mut told).await;
+    etcd(&mut place).start_again(Data::Kept);
+    let two = claim("two", at(2), LONG);
+    place.registry().register(&two).await.expect("registered");
+    place.registry().withdraw(&two).await.expect("withdrawn");
+    let answer = place.etcd().request("POST", "/v3/kv/range", r#"{"key":"eA=="}"#).1;
+    let revision =
+        answer.split(r#""revision":""#).nth(1).and_then(|rest| rest.split('"').next()).expect("one");
+    let compaction = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+    assert_eq!(place.etcd().request("POST", "/v3/kv/compaction", &compaction).0, 200);
+    until(&mut told, &[1]).await;
+    place.registry().register(&claim("three", at(3), LONG)).await.expect("registered");
+    until(&mut told, &[1, 3]).await;
+}
+
+/// A link that follows `NAME` in the place, as the wiring of `ensign run` has it.
+fn open(place: &Place, balance: Balance, others: &[SocketAddr]) -> (Links, SocketAddr) {
+    let mut to = vec![Upstream::Registry(dns_name(NAME).expect("a name"))];
+    to.extend(others.iter().map(|other| host(*other)));
+    let link = link(to, balance, Duration::from_millis(300));
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let resolver = Resolver::with_files("/nonexistent", "/nonexistent");
+    let follow = |name, feed: links::Feed| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        let registry: Registry = place.registry();
+        Box::pin(async move {
+            let tell = |seen| match seen {
+                Seen::Instances(instances) => feed.tell(instances),
+                Seen::Lost(reason) => drop(feed.lose(reason)),
+            };
+            registry.follow(&name, tell).await;
+        })
+    };
+    let links = links::open_following(&plan, resolver, &follow).expect("open");
+    let address = links.opened[0].addresses[0];
+    (links, address)
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// An echo of one byte that can be killed, connections and all, and started again at its address.
+struct Upstreamed {
+    address: SocketAddr,
+    is_dead: Arc<AtomicBool>,
+    taker: Option<thread::JoinHandle<()>>,
+}
+
+impl Upstreamed {
+    fn start(address: SocketAddr) -> Self {
+        let listener = wait::until("the address to be free", || TcpListener::bind(address).ok());
+        let address = listener.local_addr().expect("bound");
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let dead = Arc::clone(&is_dead);
+        let taker = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if dead.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(mut stream) = stream else { continue };
+                thread::spawn(move || {
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+                });
+            }
+        });
+        Self { address, is_dead, taker: Some(taker) }
+    }
+
+    /// Takes no connection any more; those that it has taken it serves to their end.
+    fn stop(&mut self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+        let _woken = TcpStream::connect(self.address);
+        let _ended = self.taker.take().map(thread::JoinHandle::join);
+    }
+}
+
+fn exchange(link: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(link)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.write_all(b"x")?;
+    stream.read_exact(&mut [0])
+}
+
+/// 2,000 connections, while two upstreams die in turn, a third answers nothing, and etcd comes and goes.
+fn no_connection_is_lost(mut place: Place, balance: Balance) {
+    let runtime = runtime();
+    let mut servers = [Upstreamed::start(ip(11)), Upstreamed::start(ip(12))];
+    let registry = place.registry();
+    for (server, instance) in servers.iter().zip(["one", "two"]) {
+        let claim = claim(instance, server.address, Duration::from_secs(600));
+        runtime.block_on(registry.register(&claim)).expect("registered");
+    }
+    let hole = BlackHole::new(13);
+    let (_links, address) = open(&place, balance, &[hole.address]);
+    // Held while a connection is under way, and for the moment of a death: what an upstream has taken and then drops no
+    // link can save.
+    let gate = Arc::new(RwLock::new(()));
+    exchange(address).expect("the first");
+    let (done, lost) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (done, lost, gate) = (Arc::clone(&done), Arc::clone(&lost), Arc::clone(&gate));
+            thread::spawn(move || {
+                for _ in 0..250 {
+                    let _no_death = gate.read();
+                    if let Err(error) = exchange(address) {
+                        lost.lock().expect("no panic").push(error.to_string());
+                    }
+                    *done.lock().expect("no panic") += 1;
+                }
+            })
+        })
+        .collect();
+    let after = |count: usize| wait::until_true("connections", || *done.lock().expect("no panic") >= count);
+    for turn in 0..8 {
+        let server = &mut servers[turn % 2];
+        after(turn * 230);
+        {
+            let _nothing_under_way = gate.write();
+            server.stop();
+        }
+        match turn {
+            1 | 5 => etcd(&mut place).stop(),
+            3 | 7 => etcd(&mut place).start_again(Data::Kept),
+            _ => {}
+        }
+        after(turn * 230 + 115);
+        *server = Upstreamed::start(server.address);
+    }
+    clients.into_iter().for_each(|client| client.join().expect("ended"));
+    assert_eq!(*lost.lock().expect("no panic"), [""; 0]);
+    assert_eq!(*done.lock().expect("no panic"), 2000);
+}
+
+#[test]
+fn no_connection_is_lost_while_upstreams_and_etcd_v3_come_and_go() {
+    no_connection_is_lost(Place::v3(), Balance::RoundRobin);
+}
+
+#[test]
+fn no_connection_is_lost_while_upstreams_and_etcd_v2_come_and_go() {
+    no_connection_is_lost(Place::v2(), Balance::LeastConnections);
+}
+
+#[test]
+fn a_link_follows_who_is_announced_and_a_list_falls_back_while_nobody_is() {
+    let place = Place::dir();
+    let (server, other) = (super::Server::at(ip(1)), super::Server::at(ip(2)));
+    let (_links, address) = open(&place, Balance::First, &[other.address]);
+    assert_eq!(connect(address).1, 2);
+    let claim = claim("one", server.address, LONG);
+    let (runtime, registry) = (runtime(), place.registry());
+    runtime.block_on(registry.register(&claim)).expect("registered");
+    wait::until_true("the one announced to be found", || connect(address).1 == 1);
+    runtime.block_on(registry.withdraw(&claim)).expect("withdrawn");
+    wait::until_true("the one withdrawn to be left", || connect(address).1 == 2);
+}
+
+#[test]
+fn the_best_priority_that_works_is_used_by_weight() {
+    let servers = [super::Server::at(ip(1)), super::Server::at(ip(2)), super::Server::at(ip(3))];
+    let (links, feed) = {
+        let feed = Mutex::new(None);
+        let link =
+            link(vec![Upstream::Registry(dns_name(NAME).expect("a name"))], Balance::RoundRobin, DEADLINE);
+        let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+        let resolver = Resolver::with_files("/nonexistent", "/nonexistent");
+        let opened = links::open_following(&plan, resolver, &|_, given| {
+            *feed.lock().expect("no panic") = Some(given);
+            Box::pin(async {})
+        });
+        (opened.expect("open"), feed.into_inner().expect("no panic").expect("given"))
+    };
+    let address = links.opened[0].addresses[0];
+    let instance = |server: usize, priority, weight| Instance {
+        host: servers[server].address.ip().to_string(),
+        port: servers[server].address.port(),
+        priority,
+        weight,
+    };
+    feed.tell(vec![instance(0, 20, 100), instance(1, 10, 30), instance(2, 10, 10)]);
+    for _ in 0..40 {
+        connect(address);
+    }
+    assert_eq!(servers.each_ref().map(super::Server::taken), [0, 30, 10]);
+    feed.lose("gone".to_owned());
+    connect(address);
+    feed.tell(vec![instance(0, 20, 100)]);
+    assert_eq!(connect(address).1, 1);
+}
+
+macro_rules! everywhere {
+    ($($test:ident)*) => {
+        mod v3 { $(#[tokio::test] async fn $test() { super::$test(super::Place::v3()).await; })* }
+        mod v2 { $(#[tokio::test] async fn $test() { super::$test(super::Place::v2()).await; })* }
+    };
+}
+
+everywhere! {
+    who_comes_and_goes_is_told
+    an_outage_is_told_once_and_followed_from_there
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_in_a_folder_is_told() {
+    who_comes_and_goes_is_told(Place::dir()).await;
+}
