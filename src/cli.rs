@@ -51,6 +51,9 @@ pub enum Verb {
         /// Show the link variables that main would see as well
         #[arg(long)]
         env: bool,
+        /// Look up where each leads now; asks DNS and the registry
+        #[arg(long)]
+        resolve: bool,
         #[command(flatten)]
         settings: Settings,
     },

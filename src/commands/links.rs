@@ -1,5 +1,5 @@
 //! `ensign links`: what would be forwarded, and where the hosts file says that it is now. Starts, opens and looks up
-//! nothing else. Called by the wiring.
+//! nothing else; `--resolve` (`resolved`) looks up the rest. Called by the wiring.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -9,6 +9,8 @@ use crate::config::{Config, HostPort};
 use crate::links::docker_env::{self, Belongs};
 use crate::links::{self, Bind, Forward, Plan, Source, Target, Way};
 use crate::net::resolve::Hosts;
+
+pub mod resolved;
 
 /// How much `ensign links` shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::cli::{Cli, DEFAULT_CONFIG, Settings, Verb};
 use crate::config::load::{self, Overrides};
@@ -34,17 +35,40 @@ pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
         None => run::run(cli.run),
         Some(Verb::Run(args)) => run::run(args),
         Some(Verb::Check { path }) => ExitCode::from(check::run(&path, &mut stdout(), &mut stderr())),
-        Some(Verb::Links { env, settings }) => match configure_reader(settings) {
-            Ok(config) => show_links(&config, if env { Show::PlanAndVariables } else { Show::Plan }),
+        Some(Verb::Links { env, resolve, settings }) => match configure_reader(settings) {
+            Ok(config) => {
+                let show = if env { Show::PlanAndVariables } else { Show::Plan };
+                show_links(&config, show, if resolve { LookUp::Everything } else { LookUp::Nothing })
+            }
             Err(code) => code,
         },
         Some(Verb::Ls { name, json, settings }) => list(name.as_deref(), json, settings),
     }
 }
 
-fn show_links(config: &Config, show: Show) -> ExitCode {
-    let hosts = Resolver::system().hosts();
-    match links::run(config, std::env::vars_os(), &hosts, show, &mut stdout()) {
+/// What `ensign links` asks others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LookUp {
+    Nothing,
+    Everything,
+}
+
+fn show_links(config: &Config, show: Show, look_up: LookUp) -> ExitCode {
+    let resolver = Arc::new(Resolver::system());
+    let shown =
+        links::run(config, std::env::vars_os(), &resolver.hosts(), show, &mut stdout()).and_then(|plan| {
+            if look_up == LookUp::Everything {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(links::resolved::print(
+                    &plan,
+                    &config.registry,
+                    &resolver,
+                    &mut stdout(),
+                ))?;
+            }
+            Ok(plan)
+        });
+    match shown {
         Ok(plan) if plan.errors.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(exit::CONFIG),
         // `ensign links | head` is no failure.

@@ -13,6 +13,7 @@ pub mod plan;
 
 mod endpoint;
 mod feed;
+mod found;
 mod holder;
 mod listener;
 mod pipes;
@@ -23,6 +24,7 @@ mod uses;
 mod worker;
 
 pub use feed::{Feed, Follow};
+pub use found::{Found, found};
 pub use holder::Holder;
 pub use plan::{Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Way, plan, plan_links};
 pub use source::listed;

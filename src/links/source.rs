@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(150);
 const WEIGHT: u16 = 100;
 
 /// So that what an instance weighs can be split among its addresses.
-const FINER: u32 = 16;
+pub(super) const FINER: u32 = 16;
 
 /// The routes are read again after this long.
 const ROUTES: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Conflict, DnsName, RegistryUrl};
-use crate::net::resolve::Resolver;
+use crate::net::resolve::{Instance, Resolver};
 
 mod claim;
 pub mod dir;
@@ -119,6 +119,11 @@ impl Registry {
         }?;
         listed.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(listed)
+    }
+
+    /// Who is announced under `name` (or below it) and can be connected to.
+    pub async fn instances(&self, name: &DnsName) -> Result<Vec<Instance>, Error> {
+        Ok(follow::instances(&self.list(Some(name)).await?))
     }
 
     /// Tells who is announced under `name` (or below it), now and at each change, until it is dropped. The only one
