@@ -113,3 +113,48 @@ fn subfolders(folder: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_below_a_folder_that_was_missing_is_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        let wanted = root.path().join("a/b");
+        let told = Watch::new(root.path(), &wanted).into_told().expect("inotify");
+        fs::create_dir_all(&wanted).expect("made");
+        tokio::time::timeout(Duration::from_secs(30), told.readable())
+            .await
+            .expect("told")
+            .expect("readable");
+        let told = Watch::new(root.path(), &wanted).into_told().expect("inotify");
+        fs::write(wanted.join("new"), "").expect("written");
+        tokio::time::timeout(Duration::from_secs(30), told.readable())
+            .await
+            .expect("told")
+            .expect("readable");
+    }
+
+    #[test]
+    fn where_nobody_tells_a_look_shows_what_came_and_went() {
+        let root = tempfile::tempdir().expect("a folder");
+        let looking = || {
+            let watch = Watch::new(root.path(), root.path());
+            Watch { how: How::Looking(stamps(&watch.folders)), ..watch }
+        };
+        for change in [|path: &Path| fs::write(path, ""), |path: &Path| fs::remove_file(path)] {
+            let watch = looking();
+            assert!(!watch.has_changed());
+            // Times of files tick every few milliseconds.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < Duration::from_millis(30) {
+                std::hint::spin_loop();
+            }
+            change(&root.path().join("one")).expect("changed");
+            assert!(watch.has_changed());
+        }
+    }
+}
