@@ -282,7 +282,7 @@ impl<'a> Direction<'a> {
             Ok(0) => Err(End::Closed),
             Ok(length) => {
                 self.pace = Pace::Stream { burst: burst + length };
-                if !drain(&mut pipe, self.to).map(|_| true).map_err(|_| End::ReceiverGone)? {
+                if !drain(&mut pipe, self.to).map_err(|_| End::ReceiverGone)? {
                     self.held = Some(Held::Piped(pipe));
                 }
                 Ok(Step::Moved(length))

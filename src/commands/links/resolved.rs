@@ -60,7 +60,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Balance, DnsName, EnvLinks, HostPort, Label, Link, Listen, RegistryUrl, Upstream};
+    use crate::config::{
+        Balance, Conflict, DnsName, EnvLinks, HostPort, Label, Link, Listen, RegistryUrl, Upstream,
+    };
     use crate::registry::{Claim, Record};
 
     #[tokio::test]
@@ -82,6 +84,7 @@ mod tests {
             ],
             balance: Balance::First,
             connect_timeout: Duration::from_secs(1),
+            max_connections: None,
         };
         let record = Record {
             name,
@@ -94,7 +97,10 @@ mod tests {
         };
         let resolver = Arc::new(resolver);
         let store = Registry::new(&registry, Arc::clone(&resolver)).expect("a registry");
-        store.register(&Claim::new(vec![record], Duration::from_secs(60))).await.expect("registered");
+        store
+            .register(&Claim::new(vec![record], Duration::from_secs(60)), Conflict::Take)
+            .await
+            .expect("registered");
         let plan = links::plan_links(&EnvLinks::None, [("web", &link)], []);
         let mut out = Vec::new();
         print(&plan, &registry, &resolver, &mut out).await.expect("write to memory");

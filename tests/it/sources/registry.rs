@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use ensign::config::units::{dns_name, label};
-use ensign::config::{Balance, EnvLinks, Upstream};
+use ensign::config::{Balance, Conflict, EnvLinks, Upstream};
 use ensign::links::{self, Links, plan_links};
 use ensign::net::resolve::{Instance, Resolver};
 use ensign::registry::{Claim, Record, Registry, Seen};
@@ -76,12 +76,12 @@ async fn who_comes_and_goes_is_told(place: Place) {
     let registry = place.registry();
     let (one, two, brief) =
         (claim("one", at(1), LONG), claim("two", at(2), LONG), claim("brief", at(3), TTL));
-    registry.register(&one).await.expect("registered");
+    registry.register(&one, Conflict::Take).await.expect("registered");
     let mut told = follow(&place);
     until(&mut told, &[1]).await;
-    registry.register(&two).await.expect("registered");
+    registry.register(&two, Conflict::Take).await.expect("registered");
     until(&mut told, &[1, 2]).await;
-    registry.register(&brief).await.expect("registered");
+    registry.register(&brief, Conflict::Take).await.expect("registered");
     until(&mut told, &[1, 2, 3]).await;
     // It dies without a word.
     until(&mut told, &[1, 2]).await;
@@ -90,7 +90,7 @@ async fn who_comes_and_goes_is_told(place: Place) {
     place.write("/skydns/com/example/prod/s/web/others", "no record");
     let mut namesake = claim("x", at(9), LONG).records()[0].clone();
     namesake.name = dns_name("web-2.s.prod.example.com").expect("a name");
-    registry.register(&Claim::new(vec![namesake], LONG)).await.expect("registered");
+    registry.register(&Claim::new(vec![namesake], LONG), Conflict::Take).await.expect("registered");
     registry.renew(&two).await.expect("renewed");
     registry.withdraw(&two).await.expect("withdrawn");
     until(&mut told, &[]).await;
@@ -98,13 +98,13 @@ async fn who_comes_and_goes_is_told(place: Place) {
 
 async fn an_outage_is_told_once_and_followed_from_there(mut place: Place) {
     let one = claim("one", at(1), LONG);
-    let _granted = place.registry().register(&one).await.expect("registered");
+    let _granted = place.registry().register(&one, Conflict::Take).await.expect("registered");
     let mut told = follow(&place);
     until(&mut told, &[1]).await;
     etcd(&mut place).stop();
     until_lost(&mut told).await;
     etcd(&mut place).start_again(Data::Kept);
-    place.registry().register(&claim("two", at(2), LONG)).await.expect("registered");
+    place.registry().register(&claim("two", at(2), LONG), Conflict::Take).await.expect("registered");
     let (mut seen, mut lost) = (BTreeSet::new(), 0);
     while seen.len() < 2 {
         match timeout(DEADLINE, told.recv()).await.expect("in time").expect("followed") {
@@ -128,7 +128,7 @@ fn etcd(place: &mut Place) -> &mut Etcd {
 #[tokio::test]
 async fn v3_goes_on_after_a_compaction() {
     let mut place = Place::v3();
-    place.registry().register(&claim("one", at(1), LONG)).await.expect("registered");
+    place.registry().register(&claim("one", at(1), LONG), Conflict::Take).await.expect("registered");
     let mut told = follow(&place);
     until(&mut told, &[1]).await;
     // While nobody is watching: what happens meanwhile can't be replayed.
@@ -136,7 +136,7 @@ async fn v3_goes_on_after_a_compaction() {
     until_lost(&mut told).await;
     etcd(&mut place).start_again(Data::Kept);
     let two = claim("two", at(2), LONG);
-    place.registry().register(&two).await.expect("registered");
+    place.registry().register(&two, Conflict::Take).await.expect("registered");
     place.registry().withdraw(&two).await.expect("withdrawn");
     let answer = place.etcd().request("POST", "/v3/kv/range", r#"{"key":"eA=="}"#).1;
     let revision =
@@ -144,7 +144,7 @@ async fn v3_goes_on_after_a_compaction() {
     let compaction = format!(r#"{{"revision":"{revision}","physical":true}}"#);
     assert_eq!(place.etcd().request("POST", "/v3/kv/compaction", &compaction).0, 200);
     until(&mut told, &[1]).await;
-    place.registry().register(&claim("three", at(3), LONG)).await.expect("registered");
+    place.registry().register(&claim("three", at(3), LONG), Conflict::Take).await.expect("registered");
     until(&mut told, &[1, 3]).await;
 }
 
@@ -224,7 +224,7 @@ fn no_connection_is_lost(mut place: Place, balance: Balance) {
     let registry = place.registry();
     for (server, instance) in servers.iter().zip(["one", "two"]) {
         let claim = claim(instance, server.address, Duration::from_secs(600));
-        runtime.block_on(registry.register(&claim)).expect("registered");
+        runtime.block_on(registry.register(&claim, Conflict::Take)).expect("registered");
     }
     let hole = BlackHole::new(13);
     let (_links, address) = open(&place, balance, &[hole.address]);
@@ -286,7 +286,7 @@ fn a_link_follows_who_is_announced_and_a_list_falls_back_while_nobody_is() {
     assert_eq!(connect(address).1, 2);
     let claim = claim("one", server.address, LONG);
     let (runtime, registry) = (runtime(), place.registry());
-    runtime.block_on(registry.register(&claim)).expect("registered");
+    runtime.block_on(registry.register(&claim, Conflict::Take)).expect("registered");
     wait::until_true("the one announced to be found", || connect(address).1 == 1);
     runtime.block_on(registry.withdraw(&claim)).expect("withdrawn");
     wait::until_true("the one withdrawn to be left", || connect(address).1 == 2);
