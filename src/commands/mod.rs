@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{ErrorKind, Write, stderr, stdout};
+use std::io::{ErrorKind, stderr, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::config::report::{Problem, Report, Where};
 use crate::config::{Config, units};
 use crate::exit;
 use crate::net::resolve::Resolver;
+use crate::sys;
 
 use self::links::Show;
 
@@ -144,7 +145,7 @@ fn refuse(report: Report) -> ExitCode {
     ExitCode::from(exit::CONFIG)
 }
 
-/// Says something to whoever called us. Where stderr is gone there is nobody to tell, which is no reason to panic.
+/// Says something to whoever called us.
 fn complain(message: fmt::Arguments<'_>) {
-    let _told = write!(stderr(), "{message}");
+    sys::stderr::say(&message.to_string());
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::cli::Run;
 use crate::config::{self, Config, DnsName};
-use crate::links::{self, Feed, Links};
+use crate::links::{self, Feed, Links, Plan};
 use crate::net::resolve::Resolver;
 use crate::registry::{Registry, Seen};
+use crate::sys::process;
 use crate::{exit, log, runtime};
 
 /// Runs to the end of the container.
@@ -18,12 +19,15 @@ pub fn run(args: Run) -> ExitCode {
         Err(code) => return code,
     };
     log::init(config.log);
+    let plan = links::plan(&config, std::env::vars_os());
+    // Two for each connection of a link: the limit that was meant for main should not be theirs.
+    let before = if plan.forwards.is_empty() { None } else { process::raise_descriptor_limit() };
     // Lives as long as the container: its thread serves the links.
-    let _links = match open_links(&config) {
+    let _links = match open_links(&config, &plan) {
         Ok(links) => links,
         Err(code) => return ExitCode::from(code),
     };
-    match runtime::run(config) {
+    match runtime::run(config, before) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tracing::error!("{error}");
@@ -33,8 +37,7 @@ pub fn run(args: Run) -> ExitCode {
 }
 
 /// Every listener takes connections when this returns: main may connect with its first instruction.
-fn open_links(config: &Config) -> Result<Links, u8> {
-    let plan = links::plan(config, std::env::vars_os());
+fn open_links(config: &Config, plan: &Plan) -> Result<Links, u8> {
     for notice in &plan.notices {
         tracing::warn!("{notice}");
     }
@@ -42,7 +45,7 @@ fn open_links(config: &Config) -> Result<Links, u8> {
     let follow = move |name: DnsName, feed: Feed| -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(follow(registry.clone(), name, feed))
     };
-    links::open_following(&plan, Resolver::system(), &follow).map_err(|errors| {
+    links::open_following(plan, Resolver::system(), &follow).map_err(|errors| {
         for error in errors {
             tracing::error!("{error}");
         }

@@ -28,6 +28,9 @@ const BACKLOG: i32 = 4096;
 /// So many are accepted before those that are open get their turn.
 const BATCH: usize = 64;
 
+/// Descriptors that connections leave alone: 64 pipes, and as many again for everything else.
+const RESERVE: u64 = 256;
+
 /// After a failed accept: when descriptors are short, waiting is all that helps.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +48,8 @@ pub(super) struct Shared {
     pub(super) is_failing: AtomicBool,
     /// Of the connections that are open at one time.
     pub(super) limit: Option<Limit>,
+    /// Of those of all links together: what is left over is for everybody else's descriptors.
+    pub(super) descriptors: Arc<Semaphore>,
 }
 
 /// `max_connections` of a link, whichever of its addresses they come to.
@@ -79,10 +84,12 @@ pub(super) async fn accept(listener: AsyncFd<StdListener>, shared: Arc<Shared>, 
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..BATCH {
             let place = shared.place().await;
+            // Fails when the semaphore is closed, which nobody does.
+            let Ok(room) = Arc::clone(&shared.descriptors).acquire_owned().await else { return };
             match ready.try_io(socket::accept) {
                 Ok(Ok(client)) => {
                     let worker = workers.next().expect("there is one at least");
-                    worker.spawn(serve(client, Arc::clone(&shared), place));
+                    worker.spawn(serve(client, Arc::clone(&shared), (place, room)));
                 }
                 // The client was gone before we came to it; the next one is waiting.
                 Ok(Err(error)) if is_of_one_client(&error) => {}
@@ -133,6 +140,14 @@ impl Shared {
     }
 }
 
+/// As many connections as `limit` open files allow, two each, and leave some for probes, the registry, pipes and the
+/// rest of PID 1: clients that stay must not make a healthy service look dead.
+pub(super) fn room_within(limit: u64) -> Arc<Semaphore> {
+    let reserve = RESERVE.min(limit / 4);
+    let connections = usize::try_from((limit - reserve) / 2).unwrap_or(usize::MAX);
+    Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
 impl Limit {
     pub(super) fn new(connections: NonZeroU32) -> Self {
         let places = usize::try_from(connections.get()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -150,10 +165,10 @@ fn is_of_one_client(error: &io::Error) -> bool {
 fn serve(
     client: StdStream,
     shared: Arc<Shared>,
-    place: Option<OwnedSemaphorePermit>,
+    places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let _place = place;
+        let _places = places;
         // Fails where the kernel has no room to watch one more: as good as out of descriptors.
         let Ok(client) = TcpStream::from_std(client) else { return };
         // In a box of its own: what it takes to connect should not stay with a connection for its life.
@@ -247,10 +262,12 @@ mod tests {
             resolver: Arc::new(Resolver::system()),
             is_failing: AtomicBool::new(false),
             limit: None,
+            descriptors: Arc::new(Semaphore::new(1)),
         };
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("bind");
         let client = StdStream::connect(listener.local_addr().expect("bound")).expect("connect");
-        let size = size_of_val(&serve(client, Arc::new(shared), None));
+        let room = Arc::clone(&shared.descriptors).try_acquire_owned().expect("there is one");
+        let size = size_of_val(&serve(client, Arc::new(shared), (None, room)));
         assert!(size <= 400, "{size} bytes");
     }
 

@@ -18,7 +18,7 @@ use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
 use super::upstream::{NewsOf, Upstream};
 use crate::config::Workers;
 use crate::net::resolve::Resolver;
-use crate::sys::socket;
+use crate::sys::{process, socket};
 
 /// The open links. Dropping it closes them, and every connection through them.
 #[derive(Debug)]
@@ -148,6 +148,7 @@ fn start(
     let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
     let first = handles.first().expect("one at least");
     let resolver = Arc::new(resolver);
+    let descriptors = listener::room_within(process::descriptor_limit());
     let mut opened = Vec::new();
     let mut news = NewsOf::new();
     for name in bound.iter().flat_map(|(forward, _)| forward.to.names()) {
@@ -169,6 +170,7 @@ fn start(
             resolver: Arc::clone(&resolver),
             is_failing: AtomicBool::new(false),
             limit: max_connections.map(Limit::new),
+            descriptors: Arc::clone(&descriptors),
         });
         let _context = first.enter();
         for listener in listeners {

@@ -43,7 +43,8 @@ pub enum RuntimeError {
 }
 
 /// Supervises `config` to the end of the container and gives the exit code. All signals must be blocked already.
-pub fn run(config: Config) -> Result<u8, RuntimeError> {
+/// `descriptors` are the limits of open files that services get back, if ours were changed.
+pub fn run(config: Config, descriptors: Option<(u64, u64)>) -> Result<u8, RuntimeError> {
     let io = |what| move |source| RuntimeError::Io { what, source };
     let signals = Signals::open().map_err(io("open the signal descriptor"))?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -54,7 +55,7 @@ pub fn run(config: Config) -> Result<u8, RuntimeError> {
         .map_err(io("start the event loop"))?;
     let config = Arc::new(config);
     let (sender, events) = unbounded_channel();
-    let mut world = World::new(Arc::clone(&config), sender)?;
+    let mut world = World::new(Arc::clone(&config), descriptors, sender)?;
     let end = catch_unwind(AssertUnwindSafe(|| {
         let local = LocalSet::new();
         local.block_on(&tokio, Driver::new(config, &mut world, &signals, events).drive())

@@ -43,6 +43,8 @@ pub struct World {
     /// Main has had the terminal from us.
     lent: Cell<bool>,
     journal: Journal,
+    /// The limits of open files that a service gets where it sets none itself.
+    descriptors: Option<(u64, u64)>,
 }
 
 /// Where in the process tree we are.
@@ -67,7 +69,11 @@ impl From<Event> for Done {
 }
 
 impl World {
-    pub fn new(config: Arc<Config>, events: UnboundedSender<Event>) -> Result<Self, super::RuntimeError> {
+    pub fn new(
+        config: Arc<Config>,
+        descriptors: Option<(u64, u64)>,
+        events: UnboundedSender<Event>,
+    ) -> Result<Self, super::RuntimeError> {
         let position = if nix::unistd::getpid().as_raw() == 1 { Position::Pid1 } else { Position::Inside };
         if position == Position::Inside
             && let Err(error) = process::become_subreaper()
@@ -90,6 +96,7 @@ impl World {
             terminal: Terminal::controlling(),
             lent: Cell::new(false),
             journal: Journal::default(),
+            descriptors,
             config,
         })
     }
@@ -215,7 +222,12 @@ impl World {
             gid: user.gid,
             groups: user.groups.clone(),
         });
-        let limits = config.limits.iter().map(|limit| ResourceLimit {
+        let inherited = self.descriptors.map(|(soft, hard)| ResourceLimit {
+            resource: Rlimit::RLIMIT_NOFILE as u32,
+            soft,
+            hard,
+        });
+        let own = config.limits.iter().map(|limit| ResourceLimit {
             resource: rlimit(limit.resource) as u32,
             soft: limit.soft.unwrap_or(libc::RLIM_INFINITY),
             hard: limit.hard.unwrap_or(libc::RLIM_INFINITY),
@@ -226,7 +238,7 @@ impl World {
             env: env.as_deref().unwrap_or(&self.environment),
             directory: config.directory.as_deref(),
             identity: identity.as_ref(),
-            limits: &limits.collect::<Vec<_>>(),
+            limits: &inherited.into_iter().chain(own).collect::<Vec<_>>(),
             privileges: if config.no_new_privileges { Privileges::NoNew } else { Privileges::Keep },
             terminal,
             orphaned: match self.position {

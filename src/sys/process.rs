@@ -102,6 +102,20 @@ pub fn environment() -> Vec<OsString> {
     entries
 }
 
+/// Raises our soft limit of open files to the hard one, and gives what both were: what a child must get back. `None`
+/// where nothing was changed.
+pub fn raise_descriptor_limit() -> Option<(u64, u64)> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    (soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok()).then_some((soft, hard))
+}
+
+/// How many files we may have open.
+pub fn descriptor_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
 /// Gives the pages of our own program that only the start needed back to the page cache, where they are free for the
 /// taking. What is needed again comes back from there without reading the disk.
 pub fn release_startup_pages() {

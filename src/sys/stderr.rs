@@ -58,6 +58,26 @@ impl Stderr {
     }
 }
 
+/// Says `text` before there is a loop that could be held up: waits for room, but for a second at most in all, and then
+/// drops the rest. A container whose log is stuck still starts.
+pub fn say(text: &str) {
+    let mut stderr = Stderr::open();
+    let mut patience = 1000_u16;
+    for line in text.split_inclusive('\n') {
+        for part in line.as_bytes().chunks(ATOMIC) {
+            while let Err(error) = stderr.write(part) {
+                if error.kind() != io::ErrorKind::WouldBlock || patience == 0 {
+                    return;
+                }
+                let pause = patience.min(10);
+                patience -= pause;
+                // Nothing to wait for here: it only lets the time pass, with no signal to interrupt it.
+                let _timed_out = poll(&mut [], PollTimeout::from(pause));
+            }
+        }
+    }
+}
+
 /// The kernel's own "not if it would wait", which not every kind of file knows. Where it does not, a look first: only
 /// another writer that fills the room in between could then make us wait.
 fn write_if_room(line: &[u8]) -> io::Result<usize> {

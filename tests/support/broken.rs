@@ -21,5 +21,5 @@ fn main() -> ExitCode {
     main.ready.timeout = Duration::MAX;
     let config = plan::config(vec![main]);
     log::init(config.log);
-    runtime::run(config).map_or(ExitCode::from(99), ExitCode::from)
+    runtime::run(config, None).map_or(ExitCode::from(99), ExitCode::from)
 }

@@ -22,7 +22,9 @@ pub fn check(
         Some(text) => match units::registry_url(text) {
             Ok(url) => Some(url),
             Err(bad) => {
-                let message = format!("`--registry {text}` is not {}: {}", bad.wanted, bad.why);
+                // What stands before an `@` may be a password.
+                let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
+                let message = format!("`--registry {shown}` is not {}: {}", bad.wanted, bad.why);
                 let problem = Problem::error(Where::Everywhere, message);
                 values.report.push(problem.hint_if(bad.hint.map(str::to_owned)));
                 None
