@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint static bench
+.PHONY: help demo test lint static bench bench-links
 
 help:
 	@echo 'make demo    see it work: a service is announced, killed, withdrawn, restarted, stopped'
@@ -11,6 +11,7 @@ help:
 	@echo 'make lint    format, clippy, house rules'
 	@echo 'make static  the release binary'
 	@echo 'make bench   what the init costs beside its peers, how fast an announcement follows'
+	@echo 'make bench-links   the cost of a link beside other forwarders'
 
 # A debug build: it is there in a fraction of the time, and what is shown takes milliseconds either way.
 demo:
@@ -32,3 +33,6 @@ static:
 bench:
 	$(CARGO) bench --bench init
 	$(CARGO) bench --bench announce
+
+bench-links:
+	$(CARGO) bench --bench links
