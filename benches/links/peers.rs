@@ -51,7 +51,7 @@ impl Kind {
             Self::Ensign => "ensign",
             Self::Socat => "socat",
             Self::Haproxy => "haproxy",
-            Self::HaproxySplice => "haproxy, splice",
+            Self::HaproxySplice => "haproxy-splice",
             Self::Nginx => "nginx stream",
             Self::Proxyd => "socket-proxyd",
             Self::Rinetd => "rinetd",
