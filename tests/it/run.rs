@@ -6,3 +6,4 @@ mod order;
 mod refusals;
 mod restarts;
 mod stop;
+mod traps;

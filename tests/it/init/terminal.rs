@@ -166,3 +166,37 @@ fn an_init_started_in_the_background_leaves_the_terminal_to_the_shell() {
     terminal.until(0, "still-42");
     brought_back(terminal, running);
 }
+
+/// Without job control a script and what it runs share one group, and main's is another: it would read no more.
+#[test]
+fn a_script_has_its_terminal_back_after_the_init() {
+    if skip::without(Need::Namespaces) || skip::as_a_peer("leaves the terminal with main's group") {
+        return;
+    }
+    let mut terminal = Terminal::new();
+    let init =
+        wrapped(&["exit", "0"]).iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>();
+    let script = format!("{}; echo done; read line; echo got=$line.", init.join(" "));
+    let running = start(Place::Guest, &terminal, ["sh", "-c", &script].map(OsString::from).to_vec());
+    terminal.until(0, "done");
+    terminal.send("hello\n");
+    terminal.until(0, "got=hello.");
+    assert_eq!(running.wait().code, 0);
+}
+
+/// The first of its session has no shell above it that would continue it: it goes on while main is stopped.
+#[test]
+fn an_init_that_nobody_could_continue_does_not_stop() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let mut terminal = Terminal::new();
+    let running = start(Place::Guest, &terminal, wrapped(&["tty"]));
+    groups(&terminal, 0);
+    let main = running.main();
+    terminal.send(SUSPEND);
+    wait::until_true("main to be stopped", || process::state(main) == Some('T'));
+    send(main, Signal::SIGCONT);
+    terminal.send("quit\n");
+    assert_eq!(running.wait().code, 0, "it reaps, so it runs");
+}

@@ -1,0 +1,64 @@
+//! What harmed somebody once, or would have: each is seen to do no harm now.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::support::etcd::free_port;
+use crate::support::namespace::{Place, Sandbox};
+use crate::support::service::{Folder, command};
+use crate::support::skip::{self, Need};
+use crate::support::wait;
+
+/// Each takes two descriptors of ensign's. A probe that finds none left would have main restarted again and again,
+/// and that frees none.
+#[test]
+fn clients_that_stay_leave_descriptors_for_the_probes() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let (upstream, listen) = (free_port(), free_port());
+    let text = command(&["http", &upstream.to_string()])
+        + &format!(
+            "[[check]]\ntcp = \"{upstream}\"\nevery = \"100ms\"\ngrace = \"0s\"\nfall = 1\n\
+             [[link]]\nname = \"self\"\nlisten = \"{listen}\"\nto = \"{upstream}\"\n"
+        );
+    let few = ["prlimit", "--nofile=254:254"].map(Into::into).to_vec();
+    let service = Folder::with(&text).start_in(Sandbox::new(Place::Guest).through(few));
+    service.until_logged("check 1 is healthy");
+    let clients: Vec<_> = (0..160).map(|_| TcpStream::connect(listen).expect("the queue has room")).collect();
+    wait::all_through(Duration::from_secs(1), || {
+        assert_eq!(service.logged("unhealthy"), 0, "{}", service.log());
+    });
+    drop(clients);
+    assert_eq!(service.stop().code, 0);
+}
+
+/// `>> /proc/1/fd/1` is how scripts of a container reach its log.
+#[test]
+fn a_service_with_a_user_leaves_the_init_dumpable() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let folder = Folder::with(&(command(&["hold"]) + "user = \"65534:65534\"\n"));
+    let service = folder.start(Place::First);
+    service.until_logged("ready");
+    let status = std::fs::metadata(format!("/proc/{}/fd", service.running.init())).expect("it runs");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&status), nix::unistd::getuid().as_raw());
+    service.stop();
+}
+
+/// It can't work the second time either, and nothing is to be tried again.
+#[test]
+fn a_directory_that_is_not_there_ends_it_at_once() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let folder = Folder::with(&(command(&["hold"]) + "directory = \"/nope\"\n"));
+    let ended = folder.start(Place::First).running.wait();
+    assert_eq!(ended.code, 126, "{ended:?}");
+    assert_eq!(
+        ended.stderr.matches("/nope").count() + ended.stderr.matches("working directory").count(),
+        1,
+        "{ended:?}"
+    );
+}
