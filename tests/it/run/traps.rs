@@ -26,9 +26,11 @@ fn clients_that_stay_leave_descriptors_for_the_probes() {
     let few = ["prlimit", "--nofile=254:254"].map(Into::into).to_vec();
     let service = Folder::with(&text).start_in(Sandbox::new(Place::Guest).through(few));
     service.until_logged("check 1 is healthy");
+    // A probe may have come before main listened.
+    let before = service.logged("unhealthy");
     let clients: Vec<_> = (0..160).map(|_| TcpStream::connect(listen).expect("the queue has room")).collect();
     wait::all_through(Duration::from_secs(1), || {
-        assert_eq!(service.logged("unhealthy"), 0, "{}", service.log());
+        assert_eq!(service.logged("unhealthy"), before, "{}", service.log());
     });
     drop(clients);
     assert_eq!(service.stop().code, 0);
