@@ -17,23 +17,27 @@ fn clients_that_stay_leave_descriptors_for_the_probes() {
     if skip::without(Need::Namespaces) {
         return;
     }
-    let (upstream, listen) = (free_port(), free_port());
-    let text = command(&["http", &upstream.to_string()])
-        + &format!(
-            "[[check]]\ntcp = \"{upstream}\"\nevery = \"100ms\"\ngrace = \"0s\"\nfall = 1\n\
-             [[link]]\nname = \"self\"\nlisten = \"{listen}\"\nto = \"{upstream}\"\n"
-        );
-    let few = ["prlimit", "--nofile=254:254"].map(Into::into).to_vec();
-    let service = Folder::with(&text).start_in(Sandbox::new(Place::Guest).through(few));
-    service.until_logged("check 1 is healthy");
-    // A probe may have come before main listened.
-    let before = service.logged("unhealthy");
-    let clients: Vec<_> = (0..160).map(|_| TcpStream::connect(listen).expect("the queue has room")).collect();
-    wait::all_through(Duration::from_secs(1), || {
-        assert_eq!(service.logged("unhealthy"), before, "{}", service.log());
-    });
-    drop(clients);
-    assert_eq!(service.stop().code, 0);
+    // Two a client: of two limits side by side, one is used up to the last descriptor.
+    for few in ["--nofile=120:120", "--nofile=121:121"] {
+        let (upstream, listen) = (free_port(), free_port());
+        let text = command(&["http", &upstream.to_string()])
+            + &format!(
+                "[[check]]\ntcp = \"{upstream}\"\nevery = \"100ms\"\ngrace = \"0s\"\nfall = 1\n\
+                 [[link]]\nname = \"self\"\nlisten = \"{listen}\"\nto = \"{upstream}\"\n"
+            );
+        let limited = Sandbox::new(Place::Guest).through(["prlimit", few].map(Into::into).to_vec());
+        let service = Folder::with(&text).start_in(limited);
+        service.until_logged("check 1 is healthy");
+        // A probe may have come before main listened.
+        let before = service.logged("unhealthy");
+        let clients: Vec<_> =
+            (0..90).map(|_| TcpStream::connect(listen).expect("the queue has room")).collect();
+        wait::all_through(Duration::from_secs(1), || {
+            assert_eq!(service.logged("unhealthy"), before, "{}", service.log());
+        });
+        drop(clients);
+        service.stop();
+    }
 }
 
 /// `>> /proc/1/fd/1` is how scripts of a container reach its log; Docker gives them no right to trace.
