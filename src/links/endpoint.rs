@@ -1,15 +1,16 @@
 //! One place to connect to, and how. Once connected, a stream socket is a stream socket: the relay need not know which
-//! kind it has. Never chooses, never retries what the other end refuses. Called by `upstream`.
+//! kind it has. Never chooses, never retries what the other end refuses. Called by `upstream` and `connection`.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::Interest;
 
 /// Between two looks at a Unix socket whose queue is full: the kernel has no event for it.
 const FULL: Duration = Duration::from_millis(5);
@@ -22,36 +23,62 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// One attempt, for as long as the caller waits.
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+    /// Begins an attempt. The socket does not block; it is writable once it is connected or has failed, and
+    /// [`Endpoint::verdict`] says which. `WouldBlock`: a Unix socket whose queue is full.
+    pub(super) fn begin(&self) -> io::Result<TcpStream> {
         match self {
             Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                // A port of this machine's that nobody listens on may be given to the very socket that asks for it:
-                // TCP then connects that socket to itself.
-                if stream.local_addr()? == *address {
-                    return Err(io::ErrorKind::ConnectionRefused.into());
+                let kind = Type::STREAM.nonblocking().cloexec();
+                let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
+                // Small messages are not held back.
+                socket.set_tcp_nodelay(true)?;
+                match socket.connect(&(*address).into()) {
+                    Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+                    Ok(()) | Err(_) => Ok(socket.into()),
                 }
-                Ok(stream)
             }
-            Self::Unix(path) => loop {
-                match UnixStream::connect(path).await {
-                    Ok(stream) => {
-                        // Reading, writing and closing are the same calls; what is TCP's own fails and is not missed.
-                        let stream = OwnedFd::from(stream.into_std()?);
-                        return TcpStream::from_std(stream.into());
-                    }
-                    // Where TCP would wait in the queue.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        #[expect(
-                            clippy::disallowed_methods,
-                            reason = "no event says that the queue has room"
-                        )]
-                        tokio::time::sleep(FULL).await;
-                    }
-                    Err(error) => return Err(error),
+            Self::Unix(path) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+                // From here on reading, writing and closing are the same calls; what is TCP's own fails and is not
+                // missed.
+                socket.connect(&SockAddr::unix(path)?)?;
+                Ok(socket.into())
+            }
+        }
+    }
+
+    /// Whether the attempt has made a connection, once its socket is writable.
+    pub(super) fn verdict(&self, socket: &TcpStream) -> io::Result<()> {
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        match self {
+            // A port of this machine's that nobody listens on may be given to the very socket that asks for it:
+            // TCP then connects that socket to itself.
+            Self::Tcp(address) if socket.local_addr()? == *address => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// One attempt, for as long as the caller waits.
+    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+        loop {
+            match self.begin() {
+                Ok(socket) => {
+                    let socket = tokio::net::TcpStream::from_std(socket)?;
+                    socket.ready(Interest::WRITABLE).await?;
+                    let socket = socket.into_std()?;
+                    return self.verdict(&socket).map(|()| socket);
                 }
-            },
+                // Where TCP would wait in the queue.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    #[expect(clippy::disallowed_methods, reason = "no event says that the queue has room")]
+                    tokio::time::sleep(FULL).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 }

@@ -11,18 +11,27 @@ pub mod docker_env;
 mod picker;
 pub mod plan;
 
+mod acceptor;
+mod connection;
+mod counters;
+mod dial;
+mod doorbell;
 mod endpoint;
+mod engine;
 mod feed;
 mod found;
 mod holder;
 mod listener;
 mod pipes;
 mod relay;
+mod shared;
+mod side;
+mod slots;
 mod source;
 mod upstream;
-mod uses;
 mod worker;
 
+pub use counters::{CONNECT_BOUNDS_US, Counters, Place};
 pub use feed::{Feed, Follow};
 pub use found::{Found, found};
 pub use holder::Holder;

@@ -1,50 +1,58 @@
 //! Moves the bytes of one connection, both ways, until both ends are done. What one end does the other sees: a
 //! half-close stays one, a reset becomes a reset, a slow reader slows the writer. Never adds or loses a byte, and
 //! never reads on while the other end has not taken what was read: one scratch buffer's worth or one pipe's in either
-//! direction, and neither while nobody is blocked. Called by `listener`, on a worker's thread.
+//! direction, and neither while nobody is blocked. Called by `connection`, on a relaying thread.
 //!
 //! Messages are copied through a scratch buffer that all connections of a thread share. A direction that fills it is
 //! a stream and is spliced instead, through a pipe lent for just as long as bytes are in it; when its bursts get
 //! small it is copied again, because two splices cost more than a small copy.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::AsRawFd;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, recv, send};
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::task::yield_now;
-use tokio::time::sleep;
-
 use super::pipes::{self, Lent};
-use crate::sys::socket;
+use super::side::Side;
 
 const SCRATCH: usize = 64 << 10;
 
 /// A stream whose bursts are smaller than this is one no more.
-const SMALL: usize = 16 << 10;
+const SMALL: u32 = 16 << 10;
 
 /// A direction that has moved this much lets the thread's other connections go first.
 const TURN: usize = 1 << 20;
 
 /// How long the bytes that a peer sent before its reset may take to get to a peer that does not read.
-const LAST_BYTES: Duration = Duration::from_secs(2);
+pub(super) const LAST_BYTES: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// Every read of the thread goes through this one; nothing stays in it across an await.
+    /// Every read of the thread goes through this one; nothing stays in it between two.
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// How a connection came to its end.
+/// Both directions of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    up: Direction,
+    down: Direction,
+}
+
+/// How many bytes each direction has moved in a turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moved {
+    pub(super) up: usize,
+    pub(super) down: usize,
+}
+
+/// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Turn {
+    /// Nothing more until the kernel says so.
+    Waits,
+    /// As above, but not for ever: [`Relay::tire`] after [`LAST_BYTES`].
+    WaitsSoLong,
+    /// There is more; it's the others' turn.
+    Over,
     /// Each side closed in its own time: closing both sockets is all that is left to do.
     Orderly,
     /// Both are to be reset.
@@ -68,309 +76,218 @@ enum Step {
     Quiet,
     /// So many bytes: with the receiver, or held for it.
     Moved(usize),
-    End(End),
-}
-
-/// What a turn of a direction, or of a connection, came to.
-enum Turn<T> {
-    /// There is more; it's the others' turn.
-    Over,
-    Done(T),
 }
 
 /// Bytes that the receiver has not taken yet.
+#[derive(Debug)]
 enum Held {
     Bytes { bytes: Box<[u8]>, written: usize },
     Piped(Lent),
 }
 
 /// How a sender sends.
+#[derive(Debug, Clone, Copy, Default)]
 enum Pace {
+    #[default]
     Messages,
-    /// `burst` bytes have come since it last paused.
-    Stream {
-        burst: usize,
-    },
+    /// So many bytes have come since it last paused.
+    Stream(u32),
 }
 
-/// One direction of a connection.
-struct Direction<'a> {
-    from: &'a TcpStream,
-    to: &'a TcpStream,
+/// What is left of a sender that has failed: nobody is at its end, but its last bytes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Patience {
+    #[default]
+    Unlimited,
+    Counted,
+    Over,
+}
+
+#[derive(Debug, Default)]
+struct Direction {
     pace: Pace,
-    held: Option<Held>,
-    /// For a sender that can't be read from now. In a box: most connections never need it.
-    watch: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// In a box: few connections ever wait for their receiver.
+    held: Option<Box<Held>>,
+    patience: Patience,
     end: Option<End>,
 }
 
-/// Finds out about a peer that vanished: within two minutes when idle.
-pub(super) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4)
-}
+impl Relay {
+    /// Moves both directions on as far as they go.
+    pub(super) fn advance(&mut self, client: &mut Side, upstream: &mut Side) -> (Turn, Moved) {
+        let (up, moved_up) = self.up.advance(client, upstream, self.down.end);
+        let (down, moved_down) = self.down.advance(upstream, client, self.up.end);
+        let turn = match (self.up.end, self.down.end) {
+            (Some(End::Closed), Some(End::Closed)) => Turn::Orderly,
+            // A receiver that is gone may have sent something before: that other direction goes on to its end.
+            (None | Some(End::Closed | End::ReceiverGone), None)
+            | (None, Some(End::Closed | End::ReceiverGone)) => up.or(down),
+            (Some(_), Some(_)) | (Some(End::SenderGone), None) | (None, Some(End::SenderGone)) => {
+                Turn::Broken
+            }
+        };
+        (turn, Moved { up: moved_up, down: moved_down })
+    }
 
-/// Keeps small messages fast and finds out about a peer that vanished.
-/// A socket that has failed by now takes no option; whoever uses it next will notice.
-pub(super) fn prepare(upstream: &TcpStream) {
-    let _ = upstream.set_nodelay(true);
-    let _ = SockRef::from(upstream).set_tcp_keepalive(&keepalive());
-}
-
-/// Closes so that the peer sees a reset: to it this is no orderly end.
-pub(super) fn reset(stream: TcpStream) {
-    // If it fails the socket is closed all the same.
-    let _ = stream.set_zero_linger();
-}
-
-/// Ready once `stream` has failed (reset, or vanished).
-pub(super) async fn failed(stream: &TcpStream) {
-    // An error means that the runtime ends, and this connection with it.
-    let _ = stream.ready(Interest::ERROR).await;
-}
-
-/// Relays until both sides are done.
-pub(super) async fn relay(client: &TcpStream, upstream: &TcpStream) -> Outcome {
-    let (mut up, mut down) = (Direction::new(client, upstream), Direction::new(upstream, client));
-    loop {
-        match poll_fn(|cx| turn(&mut up, &mut down, cx)).await {
-            Turn::Over => yield_now().await,
-            Turn::Done(Outcome::Orderly) => return Outcome::Orderly,
-            Turn::Done(Outcome::Broken) => break,
+    /// A receiver has not taken the last bytes of a sender that failed, and has had its time.
+    pub(super) fn tire(&mut self) {
+        for direction in [&mut self.up, &mut self.down] {
+            if direction.patience == Patience::Counted {
+                direction.patience = Patience::Over;
+            }
         }
     }
-    // Pipes and buffers are of no use any more.
-    drop((up, down));
-    Box::pin(async { tokio::join!(delivered(client), delivered(upstream)) }).await;
-    Outcome::Broken
+
+    /// Nothing is on its way through here, as far as the kernel has told.
+    pub(super) fn is_quiet(&self, client: &Side, upstream: &Side) -> bool {
+        let is_quiet = |direction: &Direction, from: &Side| {
+            direction.held.is_none() && (direction.end.is_some() || !from.is_readable())
+        };
+        is_quiet(&self.up, client) && is_quiet(&self.down, upstream)
+    }
 }
 
-/// Moves both directions on.
-fn turn(up: &mut Direction<'_>, down: &mut Direction<'_>, cx: &mut Context<'_>) -> Poll<Turn<Outcome>> {
-    let turns = [up.advance(down.end, cx), down.advance(up.end, cx)];
-    match (up.end, down.end) {
-        (Some(End::Closed), Some(End::Closed)) => Poll::Ready(Turn::Done(Outcome::Orderly)),
-        // A receiver that is gone may have sent something before: that other direction goes on to its end.
-        (None | Some(End::Closed | End::ReceiverGone), None)
-        | (None, Some(End::Closed | End::ReceiverGone)) => {
-            let is_over = turns.iter().any(|turn| matches!(turn, Poll::Ready(Turn::Over)));
-            if is_over { Poll::Ready(Turn::Over) } else { Poll::Pending }
-        }
-        (Some(_), Some(_)) | (Some(End::SenderGone), None) | (None, Some(End::SenderGone)) => {
-            Poll::Ready(Turn::Done(Outcome::Broken))
+impl Turn {
+    /// Of two directions that both go on.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Over, _) | (_, Self::Over) => Self::Over,
+            (Self::WaitsSoLong, _) | (_, Self::WaitsSoLong) => Self::WaitsSoLong,
+            (Self::Waits | Self::Orderly | Self::Broken, _) => Self::Waits,
         }
     }
 }
 
-impl<'a> Direction<'a> {
-    fn new(from: &'a TcpStream, to: &'a TcpStream) -> Self {
-        Self { from, to, pace: Pace::Messages, held: None, watch: None, end: None }
-    }
-
+impl Direction {
     /// `other` is how the opposite direction ended, if it has.
-    fn advance(&mut self, other: Option<End>, cx: &mut Context<'_>) -> Poll<Turn<()>> {
+    fn advance(&mut self, from: &mut Side, to: &mut Side, other: Option<End>) -> (Turn, usize) {
+        let mut moved = 0;
+        let mut turn = Turn::Waits;
         if self.end.is_none() {
-            match ready!(self.pass(cx)) {
-                Turn::Over => return Poll::Ready(Turn::Over),
-                Turn::Done(end) => {
-                    (self.held, self.watch) = (None, None);
-                    self.end = Some(self.pass_on(end, other));
+            match self.pass(from, to, &mut moved) {
+                Ok(passed) => turn = passed,
+                Err(end) => {
+                    self.held = None;
+                    self.end = Some(pass_on(end, to, other));
                 }
             }
         }
         // Half-closed, then gone: no read will tell.
-        if self.end == Some(End::Closed) && other.is_none() {
-            let from = self.from;
-            let watch = self.watch.get_or_insert_with(|| Box::pin(failed(from)));
-            ready!(watch.as_mut().poll(cx));
+        if self.end == Some(End::Closed) && other.is_none() && from.has_failed() {
             self.end = Some(End::SenderGone);
         }
-        Poll::Ready(Turn::Done(()))
+        (turn, moved)
     }
 
-    /// Tells the receiver of a sender's close.
-    fn pass_on(&self, end: End, other: Option<End>) -> End {
-        match (end, other) {
-            // The kernel tells of a reset once. It was told to a write of the other direction; the read then sees
-            // an end that is no close.
-            (End::Closed, Some(End::ReceiverGone)) => End::SenderGone,
-            // The second of two: the socket itself is closed now.
-            (End::Closed, Some(End::Closed)) => End::Closed,
-            (End::Closed, Some(End::SenderGone) | None) => {
-                match SockRef::from(self.to).shutdown(Shutdown::Write) {
-                    Ok(()) => End::Closed,
-                    Err(_) => End::ReceiverGone,
-                }
+    /// Passes on what there is, to the end of the direction (an error) or of its turn.
+    fn pass(&mut self, from: &mut Side, to: &mut Side, moved: &mut usize) -> Result<Turn, End> {
+        while *moved < TURN {
+            if self.held.is_some() && !self.hand_over(to)? {
+                return self.wait_for_receiver(from);
             }
-            (End::SenderGone | End::ReceiverGone, _) => end,
-        }
-    }
-
-    /// Passes on what there is, to the end of the direction or of its turn.
-    fn pass(&mut self, cx: &mut Context<'_>) -> Poll<Turn<End>> {
-        let mut moved = 0;
-        while moved < TURN {
-            if let Some(end) = ready!(self.hand_over(cx)) {
-                return Poll::Ready(Turn::Done(end));
+            if !from.is_readable() {
+                return Ok(Turn::Waits);
             }
-            if ready!(self.from.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Turn::Done(End::SenderGone));
-            }
-            match self.step() {
+            match self.step(from, to)? {
                 Step::Quiet => {}
-                Step::Moved(length) => moved += length,
-                Step::End(end) => return Poll::Ready(Turn::Done(end)),
+                Step::Moved(length) => *moved += length,
             }
         }
-        Poll::Ready(Turn::Over)
+        Ok(Turn::Over)
     }
 
-    /// Waits for a blocked receiver. A sender that fails meanwhile ends the wait soon: else a receiver that never
-    /// reads would hold a connection that nobody is at the other end of.
-    fn hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        while let Some(held) = &mut self.held {
-            match self.to.poll_write_ready(cx) {
-                Poll::Ready(Ok(())) => match held.write(self.to) {
-                    Ok(true) => (self.held, self.watch) = (None, None),
-                    Ok(false) => {}
-                    Err(_) => return Poll::Ready(Some(End::ReceiverGone)),
-                },
-                Poll::Ready(Err(_)) => return Poll::Ready(Some(End::ReceiverGone)),
-                Poll::Pending => {
-                    let from = self.from;
-                    let watch = self.watch.get_or_insert_with(|| Box::pin(out_of_patience(from)));
-                    ready!(watch.as_mut().poll(cx));
-                    return Poll::Ready(Some(End::SenderGone));
-                }
-            }
+    /// Whether the receiver has taken all that was held for it.
+    fn hand_over(&mut self, to: &mut Side) -> Result<bool, End> {
+        let Some(held) = &mut self.held else { return Ok(true) };
+        if !to.is_writable() || !held.write(to).map_err(|_| End::ReceiverGone)? {
+            return Ok(false);
         }
-        Poll::Ready(None)
+        (self.held, self.patience) = (None, Patience::Unlimited);
+        Ok(true)
+    }
+
+    /// A sender that fails meanwhile ends the wait soon: else a receiver that never reads would hold a connection that
+    /// nobody is at the other end of.
+    fn wait_for_receiver(&mut self, from: &Side) -> Result<Turn, End> {
+        match self.patience {
+            Patience::Unlimited if from.has_failed() => {
+                self.patience = Patience::Counted;
+                Ok(Turn::WaitsSoLong)
+            }
+            Patience::Unlimited | Patience::Counted => Ok(Turn::Waits),
+            Patience::Over => Err(End::SenderGone),
+        }
     }
 
     /// Reads once, and writes as much of it as `to` takes now.
-    fn step(&mut self) -> Step {
+    fn step(&mut self, from: &mut Side, to: &mut Side) -> Result<Step, End> {
         let piped = match self.pace {
             Pace::Messages => None,
-            Pace::Stream { burst } => pipes::lend().map(|pipe| (pipe, burst)),
+            Pace::Stream(burst) => pipes::lend().map(|pipe| (pipe, burst)),
         };
-        let moved = match piped {
-            Some((pipe, burst)) => self.splice(pipe, burst),
-            None => BUFFER.with_borrow_mut(|buffer| self.copy(buffer)),
-        };
-        moved.unwrap_or_else(Step::End)
+        match piped {
+            Some((pipe, burst)) => self.splice(from, to, pipe, burst),
+            None => BUFFER.with_borrow_mut(|buffer| self.copy(from, to, buffer)),
+        }
     }
 
-    fn copy(&mut self, buffer: &mut [u8]) -> Result<Step, End> {
-        let Some(length) = read(self.from, buffer).map_err(|_| End::SenderGone)? else {
-            return Ok(Step::Quiet);
+    fn copy(&mut self, from: &mut Side, to: &mut Side, buffer: &mut [u8]) -> Result<Step, End> {
+        let length = match from.read(buffer).map_err(|_| End::SenderGone)? {
+            None => return Ok(Step::Quiet),
+            Some(0) => return Err(End::Closed),
+            Some(length) => length,
         };
-        if length == 0 {
-            return Err(End::Closed);
-        }
-        self.pace = if length == buffer.len() { Pace::Stream { burst: length } } else { Pace::Messages };
-        let written = write(self.to, &buffer[..length]).map_err(|_| End::ReceiverGone)?;
+        self.pace = if length == buffer.len() { Pace::Stream(SMALL) } else { Pace::Messages };
+        let written = to.write(&buffer[..length]).map_err(|_| End::ReceiverGone)?;
         if written < length {
-            self.held = Some(Held::Bytes { bytes: buffer[written..length].into(), written: 0 });
+            self.held = Some(Box::new(Held::Bytes { bytes: buffer[written..length].into(), written: 0 }));
         }
         Ok(Step::Moved(length))
     }
 
-    fn splice(&mut self, mut pipe: Lent, burst: usize) -> Result<Step, End> {
-        match self.from.try_io(Interest::READABLE, || pipe.fill(self.from)) {
-            Ok(0) => Err(End::Closed),
-            Ok(length) => {
-                self.pace = Pace::Stream { burst: burst + length };
-                if !drain(&mut pipe, self.to).map_err(|_| End::ReceiverGone)? {
-                    self.held = Some(Held::Piped(pipe));
+    fn splice(&mut self, from: &mut Side, to: &mut Side, mut pipe: Lent, burst: u32) -> Result<Step, End> {
+        match from.fill(&mut pipe).map_err(|_| End::SenderGone)? {
+            Some(0) => Err(End::Closed),
+            Some(length) => {
+                self.pace = Pace::Stream(burst.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)));
+                if !to.drain(&mut pipe).map_err(|_| End::ReceiverGone)? {
+                    self.held = Some(Box::new(Held::Piped(pipe)));
                 }
                 Ok(Step::Moved(length))
             }
-            Err(error) if is_passing(&error) => {
-                self.pace = if burst < SMALL { Pace::Messages } else { Pace::Stream { burst: 0 } };
+            None => {
+                self.pace = if burst < SMALL { Pace::Messages } else { Pace::Stream(0) };
                 Ok(Step::Quiet)
             }
-            Err(_) => Err(End::SenderGone),
         }
     }
 }
 
 impl Held {
     /// Writes until `to` takes no more; whether all is written.
-    fn write(&mut self, to: &TcpStream) -> io::Result<bool> {
+    fn write(&mut self, to: &mut Side) -> io::Result<bool> {
         match self {
             Self::Bytes { bytes, written } => {
-                *written += write(to, &bytes[*written..])?;
+                *written += to.write(&bytes[*written..])?;
                 Ok(*written == bytes.len())
             }
-            Self::Piped(pipe) => drain(pipe, to),
+            Self::Piped(pipe) => to.drain(pipe),
         }
     }
 }
 
-/// Ready when `from` has failed and its last bytes have had their time.
-async fn out_of_patience(from: &TcpStream) {
-    failed(from).await;
-    #[expect(clippy::disallowed_methods, reason = "a limit, raced against the bytes")]
-    sleep(LAST_BYTES).await;
-}
-
-/// Reads once; None when there is nothing now.
-fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    let mut length = None;
-    let answer = from.try_io(Interest::READABLE, || {
-        let read = recv(from.as_raw_fd(), buffer, MsgFlags::empty())?;
-        length = Some(read);
-        // Nothing is left after a short read, and a call to hear that is saved: what comes next is a new event.
-        let is_short = read > 0 && read < buffer.len();
-        if is_short { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match answer {
-        Err(error) if !is_passing(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(length),
-    }
-}
-
-/// Writes as much as `to` takes now.
-fn write(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    let answer = to.try_io(Interest::WRITABLE, || {
-        written = send(to.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?;
-        // No room is left after a short write, as above.
-        if written < bytes.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match answer {
-        Err(error) if !is_passing(&error) => Err(error),
-        Ok(()) | Err(_) => Ok(written),
-    }
-}
-
-/// Moves on what is in `pipe` until `to` takes no more; whether that was all.
-fn drain(pipe: &mut Lent, to: &TcpStream) -> io::Result<bool> {
-    while pipe.held() > 0 {
-        match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Waits until the peer has what was written to `to`: a reset throws away what it has not. There is no event for
-/// it, so this looks now and then; it is the rare end of a rare case.
-async fn delivered(to: &TcpStream) {
-    let mut pause = Duration::from_millis(1);
-    // Of a connection that failed, nothing can be delivered any more, and the kernel counts nothing.
-    while pause < LAST_BYTES && socket::unacknowledged(to).is_ok_and(|bytes| bytes > 0) {
-        #[expect(clippy::disallowed_methods, reason = "the kernel has no event for an acknowledgement")]
-        sleep(pause).await;
-        pause *= 2;
+/// Tells the receiver of a sender's close; `other` is how the opposite direction ended.
+fn pass_on(end: End, to: &Side, other: Option<End>) -> End {
+    match (end, other) {
+        // The kernel tells of a reset once. It was told to a write of the other direction; the read then sees
+        // an end that is no close.
+        (End::Closed, Some(End::ReceiverGone)) => End::SenderGone,
+        // The second of two: the socket itself is closed now.
+        (End::Closed, Some(End::Closed)) => End::Closed,
+        (End::Closed, Some(End::SenderGone) | None) => match to.close_write() {
+            Ok(()) => End::Closed,
+            Err(_) => End::ReceiverGone,
+        },
+        (End::SenderGone | End::ReceiverGone, _) => end,
     }
 }

@@ -96,7 +96,15 @@ impl Source {
     /// Takes in what is at hand now, so that an entry that is there at the start counts even if it is gone when the
     /// first connection comes.
     pub(super) fn prime(&self, resolver: &Resolver) {
-        self.glance(resolver);
+        self.is_at_hand(resolver);
+    }
+
+    /// Takes in what is at hand. Whether that is all there is to ask.
+    pub(super) fn is_at_hand(&self, resolver: &Resolver) -> bool {
+        match self.glance(resolver) {
+            Glance::Enough => true,
+            Glance::TakesTime => false,
+        }
     }
 
     /// Takes in what is at hand, and begins the look-up of what is not.

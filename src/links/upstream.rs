@@ -1,24 +1,26 @@
 //! Where a connection goes: its sources are asked, the picker says which of their addresses is next, and the next one
 //! is tried before the client sees anything. Never resolves by itself, never waits for a slow source while there is an
-//! address to try. Called by `listener` for each accepted connection.
+//! address to try.
+//!
+//! Two ways in. [`Upstream::at_hand`] answers at once, and not at all where a source must be waited for: a relaying
+//! thread asks it for each connection that it accepts. [`Upstream::connect`] waits, and tries what there is to try.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::counters::{Counters, Use};
 use super::endpoint::Endpoint;
 use super::feed::News;
 use super::picker::{Offer, Picker};
 use super::plan::{Target, Way};
 use super::source::{Offers, Source};
-use super::uses::Uses;
-use crate::config::{Balance, DnsName};
+use crate::config::DnsName;
 use crate::net::resolve::Resolver;
 
 /// What is told of each name in the registry.
@@ -28,12 +30,27 @@ pub(super) type NewsOf = BTreeMap<DnsName, watch::Receiver<News>>;
 #[derive(Debug)]
 pub(super) struct Upstream {
     sources: Vec<Arc<Source>>,
-    balance: Balance,
     /// For one attempt.
     timeout: Duration,
     /// Where the forward listens: to connect there would be a loop.
     own: Vec<SocketAddr>,
+    counters: Arc<Counters>,
     known: Mutex<Known>,
+}
+
+/// An attempt at one address, under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) address: Endpoint,
+    begun: Instant,
+}
+
+/// What was tried for a connection, in vain.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    addresses: Vec<Endpoint>,
+    /// Of the one that should have taken it: it says most.
+    first_error: Option<ConnectError>,
 }
 
 #[derive(Debug)]
@@ -41,7 +58,6 @@ struct Known {
     picker: Picker<Endpoint>,
     /// What the picker has learned: by source, in order.
     learned: Vec<Offers>,
-    uses: Uses<Endpoint>,
 }
 
 /// Why there is no connection.
@@ -57,15 +73,21 @@ pub(super) enum ConnectError {
 
 impl Upstream {
     /// `news` tells of the names in the registry.
-    pub(super) fn new(to: Target, timeout: Duration, own: Vec<SocketAddr>, news: &NewsOf) -> Self {
+    pub(super) fn new(
+        to: Target,
+        timeout: Duration,
+        own: Vec<SocketAddr>,
+        news: &NewsOf,
+        counters: Arc<Counters>,
+    ) -> Self {
         let Target { ways, balance } = to;
         let source = |way| {
             let news = if let Way::Registry(name) = &way { news.get(name).cloned() } else { None };
             Arc::new(Source::new(way, news))
         };
         let sources = ways.into_iter().map(source).collect();
-        let known = Known { picker: Picker::new(balance), learned: Vec::new(), uses: Uses::default() };
-        Self { sources, balance, timeout, own, known: Mutex::new(known) }
+        let known = Known { picker: Picker::new(balance), learned: Vec::new() };
+        Self { sources, timeout, own, counters, known: Mutex::new(known) }
     }
 
     /// Learns what is at hand before the first connection comes.
@@ -73,40 +95,61 @@ impl Upstream {
         self.sources.iter().for_each(|source| source.prime(resolver));
     }
 
-    /// A connection to the first address that takes one.
-    pub(super) async fn connect(&self, resolver: &Arc<Resolver>) -> Result<TcpStream, ConnectError> {
-        self.look(resolver).await;
-        let mut tried = Vec::new();
-        let mut failure = None;
-        loop {
-            let begun = Instant::now();
-            let Some(address) = self.pick(begun, &tried) else { break };
-            match self.attempt(&address).await {
-                Ok(stream) => {
-                    self.took(address, &stream);
-                    return Ok(stream);
-                }
-                Err(error) => {
-                    if !error.is_ours() {
-                        self.known().picker.failed(&address, begun, Instant::now());
-                    }
-                    tried.push(address);
-                    // The one that should have taken it says most.
-                    failure.get_or_insert(error);
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| ConnectError::Nowhere(self.complaint())))
+    /// For one attempt.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    async fn attempt(&self, address: &Endpoint) -> Result<TcpStream, ConnectError> {
-        if let Endpoint::Tcp(to) = address
-            && self.own.contains(to)
-        {
-            return Err(ConnectError::Loop { address: address.clone() });
+    /// The address to try first, where nothing must be waited for to know it.
+    pub(super) fn at_hand(&self, resolver: &Resolver, now: Instant) -> Option<Attempt> {
+        if !self.sources.iter().all(|source| source.is_at_hand(resolver)) || !self.learn() {
+            return None;
         }
-        let attempt = async { tokio::time::timeout(self.timeout, address.connect()).await? };
-        attempt.await.map_err(|error| ConnectError::Attempt { address: address.clone(), error })
+        self.attempt(&[], now).filter(|attempt| !self.is_own(&attempt.address))
+    }
+
+    /// A connection to the first address that takes one, those that were `tried` aside.
+    pub(super) async fn connect(
+        &self,
+        resolver: &Arc<Resolver>,
+        mut tried: Tried,
+    ) -> Result<(TcpStream, Use), ConnectError> {
+        self.look(resolver).await;
+        while let Some(attempt) = self.attempt(&tried.addresses, Instant::now()) {
+            let answer = match self.is_own(&attempt.address) {
+                true => Err(ConnectError::Loop { address: attempt.address.clone() }),
+                false => {
+                    let answer = tokio::time::timeout(self.timeout, attempt.address.connect()).await;
+                    answer.map_err(io::Error::from).flatten().map_err(|error| attempt.error(error))
+                }
+            };
+            match answer {
+                Ok(stream) => return Ok((stream, self.succeeded(&attempt))),
+                Err(error) => self.failed(attempt, error, &mut tried),
+            }
+        }
+        Err(tried.first_error.unwrap_or_else(|| ConnectError::Nowhere(self.complaint())))
+    }
+
+    /// The attempt has made a connection, which counts until what this gives is dropped.
+    pub(super) fn succeeded(&self, attempt: &Attempt) -> Use {
+        self.known().picker.succeeded(&attempt.address);
+        self.counters.connected(&attempt.address, attempt.begun.elapsed())
+    }
+
+    /// The attempt has failed.
+    pub(super) fn failed(&self, attempt: Attempt, error: ConnectError, tried: &mut Tried) {
+        let Attempt { address, begun } = attempt;
+        if !error.is_ours() {
+            self.known().picker.failed(&address, begun, Instant::now());
+            self.counters.failed(&address);
+        }
+        tried.addresses.push(address);
+        tried.first_error.get_or_insert(error);
+    }
+
+    fn is_own(&self, address: &Endpoint) -> bool {
+        matches!(address, Endpoint::Tcp(to) if self.own.contains(to))
     }
 
     /// Asks every source, and waits only as long as nothing is known.
@@ -139,20 +182,9 @@ impl Upstream {
         !known.picker.is_empty()
     }
 
-    fn pick(&self, now: Instant, tried: &[Endpoint]) -> Option<Endpoint> {
-        let Known { picker, uses, learned: _ } = &mut *self.known();
-        if self.balance == Balance::LeastConnections {
-            uses.look();
-        }
-        picker.pick(now, tried, |address| uses.of(address))
-    }
-
-    fn took(&self, address: Endpoint, stream: &TcpStream) {
-        let mut known = self.known();
-        known.picker.succeeded(&address);
-        if self.balance == Balance::LeastConnections {
-            known.uses.add(address, stream);
-        }
+    fn attempt(&self, tried: &[Endpoint], now: Instant) -> Option<Attempt> {
+        let address = self.known().picker.pick(now, tried, |address| self.counters.open_at(address))?;
+        Some(Attempt { address, begun: now })
     }
 
     /// Why there is nothing to try.
@@ -181,6 +213,12 @@ fn ranked(offers: &[Offer<Endpoint>]) -> Vec<Offer<Endpoint>> {
     ranked
 }
 
+impl Attempt {
+    pub(super) fn error(&self, error: io::Error) -> ConnectError {
+        ConnectError::Attempt { address: self.address.clone(), error }
+    }
+}
+
 impl ConnectError {
     /// It says nothing about the other end.
     fn is_ours(&self) -> bool {
@@ -201,7 +239,7 @@ fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HostPort;
+    use crate::config::{Balance, HostPort};
     use crate::links::plan::Peer;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -219,7 +257,8 @@ mod tests {
     }
 
     fn first(ways: Vec<Way>, own: Vec<SocketAddr>) -> Upstream {
-        Upstream::new(Target { ways, balance: Balance::First }, TIMEOUT, own, &NewsOf::new())
+        let to = Target { ways, balance: Balance::First };
+        Upstream::new(to, TIMEOUT, own, &NewsOf::new(), Arc::default())
     }
 
     fn upstream(way: Way) -> Upstream {
@@ -254,8 +293,8 @@ mod tests {
     fn asked(upstream: &Upstream, resolver: &Arc<Resolver>) -> Vec<String> {
         now(upstream.look(resolver));
         let mut tried = Vec::new();
-        while let Some(next) = upstream.pick(Instant::now(), &tried) {
-            tried.push(next);
+        while let Some(next) = upstream.attempt(&tried, Instant::now()) {
+            tried.push(next.address);
         }
         tried.iter().map(Endpoint::to_string).collect()
     }
@@ -303,11 +342,11 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         files.hosts("127.0.0.2 db\n127.0.0.3 db\n");
         let upstream = upstream(host("db", port));
-        let connected =
-            now(upstream.connect(&files.resolver())).map(|stream| stream.peer_addr().expect("a peer"));
+        let connected = now(upstream.connect(&files.resolver(), Tried::default()))
+            .map(|(stream, _)| stream.peer_addr().expect("a peer"));
         assert_eq!(connected.expect("connected"), listener.local_addr().expect("bound"));
         drop(listener);
-        let error = now(upstream.connect(&files.resolver())).expect_err("nobody there");
+        let error = now(upstream.connect(&files.resolver(), Tried::default())).expect_err("nobody there");
         assert_eq!(error.to_string(), format!("127.0.0.3:{port}: connection refused"));
     }
 
@@ -316,7 +355,7 @@ mod tests {
         let own = "127.0.0.1:80".parse().expect("an address");
         let own = vec![own, "[::1]:80".parse().expect("an address")];
         let upstream = first(vec![host("localhost", 80)], own);
-        let error = now(upstream.connect(&Files::new().resolver())).expect_err("a loop");
+        let error = now(upstream.connect(&Files::new().resolver(), Tried::default())).expect_err("a loop");
         assert_eq!(error.to_string(), "127.0.0.1:80 is where this link itself listens");
     }
 }

@@ -3,22 +3,29 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::acceptor::Acceptor;
+use super::counters::Counters;
+use super::engine::{Engine, Letter, Mailbox};
 use super::feed::{self, Follow};
 use super::holder::{self, Holder};
-use super::listener::{self, Limit, Shared};
+use super::listener;
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
+use super::shared::{Doorbells, Places, Shared};
 use super::upstream::{NewsOf, Upstream};
 use crate::config::Workers;
 use crate::net::resolve::Resolver;
-use crate::sys::{process, socket};
+use crate::sys::process;
+
+/// For a relaying thread to tell that its time is over.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The open links. Dropping it closes them, and every connection through them.
 #[derive(Debug)]
@@ -27,16 +34,17 @@ pub struct Links {
     pub opened: Vec<Opened>,
     /// Forwards of variables that could not be opened; each has been logged as a warning.
     pub skipped: Vec<LinkError>,
-    _workers: Vec<Worker>,
+    threads: Option<Threads>,
 }
 
 /// A forward that is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Opened {
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
     pub to: Target,
     pub source: Source,
+    pub counters: Arc<Counters>,
 }
 
 /// Why a link is not open.
@@ -51,9 +59,11 @@ pub enum LinkError {
 }
 
 #[derive(Debug)]
-struct Worker {
+struct Threads {
+    /// Of the one for what takes time.
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    engines: Vec<Mailbox>,
+    joined: Vec<JoinHandle<()>>,
 }
 
 /// Opens what `plan` says; every listener takes connections when this returns. A forward of variables that can't be
@@ -86,13 +96,13 @@ pub fn open_following(plan: &Plan, resolver: Resolver, follow: Follow<'_>) -> Re
     for error in &skipped {
         warn!("{error}; this link is left out");
     }
-    let (opened, workers) =
+    let (opened, threads) =
         start(bound, resolver, plan.workers, follow).map_err(|error| vec![LinkError::Start(error)])?;
-    for Opened { addresses, to, source } in &opened {
+    for Opened { addresses, to, source, .. } in &opened {
         let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
         info!("{source}: {} goes to {to}", addresses.join(" and "));
     }
-    Ok(Links { opened, skipped, _workers: workers })
+    Ok(Links { opened, skipped, threads })
 }
 
 /// An address that can't be listened on.
@@ -133,73 +143,110 @@ fn is_without_ipv6(error: &io::Error, listen: &Bind) -> bool {
     is_missing && matches!(listen, Bind::Loopback(_))
 }
 
-/// The tasks that accept, and the threads.
+/// The threads, and what they listen to.
 fn start(
     bound: Vec<(&Forward, Vec<StdListener>)>,
     resolver: Resolver,
     workers: Workers,
     follow: Follow<'_>,
-) -> io::Result<(Vec<Opened>, Vec<Worker>)> {
+) -> io::Result<(Vec<Opened>, Option<Threads>)> {
     if bound.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((Vec::new(), None));
     }
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtimes: Vec<Runtime> = (0..workers.get()).map(|_| runtime()).collect::<Result<_, _>>()?;
-    let handles: Vec<Handle> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
-    let first = handles.first().expect("one at least");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let beside = runtime.handle();
+    let descriptors = Arc::new(Places::within(process::descriptor_limit()));
+    let engine = |_| Engine::new(beside.clone(), Arc::clone(&descriptors));
+    let mut engines: Vec<Engine> = (0..workers.get()).map(engine).collect::<Result<_, _>>()?;
+    let mailboxes: Vec<Mailbox> = engines.iter().map(Engine::mailbox).collect();
+    let first = engines.first_mut().expect("one at least");
+    if mailboxes.len() > 1 {
+        first.share_with(mailboxes.clone());
+    }
     let resolver = Arc::new(resolver);
-    let descriptors = listener::room_within(process::descriptor_limit());
+    let doorbells = Arc::new(Doorbells::new(mailboxes.iter().map(Mailbox::bell).collect()));
     let mut opened = Vec::new();
     let mut news = NewsOf::new();
     for name in bound.iter().flat_map(|(forward, _)| forward.to.names()) {
         news.entry(name.clone()).or_insert_with(|| {
             let (feed, news) = feed::feed();
-            first.spawn(follow(name.clone(), feed));
+            beside.spawn(follow(name.clone(), feed));
             news
         });
     }
     for (forward, listeners) in bound {
         let addresses: Vec<_> = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
         let Forward { to, source, connect_timeout, max_connections, listen: _ } = forward.clone();
-        let upstream = Upstream::new(to.clone(), connect_timeout, addresses.clone(), &news);
+        let counters = Arc::<Counters>::default();
+        let upstream =
+            Upstream::new(to.clone(), connect_timeout, addresses.clone(), &news, Arc::clone(&counters));
         upstream.prime(&resolver);
-        let shared = Arc::new(Shared {
-            source: source.clone(),
-            to: to.clone(),
+        let shared = Arc::new(Shared::new(
+            source.clone(),
+            to.clone(),
             upstream,
-            resolver: Arc::clone(&resolver),
-            is_failing: AtomicBool::new(false),
-            limit: max_connections.map(Limit::new),
-            descriptors: Arc::clone(&descriptors),
-        });
-        let _context = first.enter();
+            Arc::clone(&resolver),
+            Arc::clone(&counters),
+            max_connections,
+            Arc::clone(&descriptors),
+            Arc::clone(&doorbells),
+        ));
         for listener in listeners {
-            let listener = socket::watch(listener)?;
-            first.spawn(listener::accept(listener, Arc::clone(&shared), handles.clone()));
+            first.listen(Acceptor::new(listener.into(), Arc::clone(&shared)))?;
         }
-        opened.push(Opened { addresses, to, source });
+        opened.push(Opened { addresses, to, source, counters });
     }
-    let started = runtimes.into_iter().map(Worker::start).collect::<Result<_, _>>()?;
-    Ok((opened, started))
+    Threads::start(runtime, engines).map(|threads| (opened, Some(threads)))
 }
 
-impl Worker {
-    /// The thread inherits the signal mask of the one that opens the links: PID 1 has blocked them all there.
-    fn start(runtime: Runtime) -> io::Result<Self> {
+impl Threads {
+    /// They inherit the signal mask of the thread that opens the links: PID 1 has blocked them all there.
+    fn start(runtime: Runtime, engines: Vec<Engine>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        let work = move || {
+        let mut threads = Self { stop: Some(stop), engines: Vec::new(), joined: Vec::new() };
+        let wait = move || {
             // An error says that the other end was dropped: as good as being told.
             let _ = runtime.block_on(stopped);
         };
-        let thread = thread::Builder::new().name("links".to_owned()).spawn(work)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        threads.joined.push(thread::Builder::new().name("links".to_owned()).spawn(wait)?);
+        for engine in engines {
+            threads.engines.push(engine.mailbox());
+            let run = move || {
+                if let Err(error) = engine.run() {
+                    error!("links are not relayed any more: {error}");
+                }
+            };
+            threads.joined.push(thread::Builder::new().name("relay".to_owned()).spawn(run)?);
+        }
+        Ok(threads)
+    }
+
+    fn finish(&self, by: Instant) {
+        let (done, all_done) = mpsc::channel();
+        for engine in &self.engines {
+            engine.post(Letter::Finish { by, done: done.clone() });
+        }
+        drop(done);
+        // Ends when each has told, or has ended.
+        while all_done.recv_timeout(by.saturating_duration_since(Instant::now()) + GRACE).is_ok() {}
     }
 }
 
-impl Drop for Worker {
+impl Links {
+    /// Closes the listeners, and the connections as soon as nothing is on its way through them: what a process wrote
+    /// before it ended gets where it was sent to. Waits for that, for `limit` at most.
+    pub fn finish(&self, limit: Duration) {
+        if let Some(threads) = &self.threads {
+            threads.finish(Instant::now() + limit);
+        }
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
+        self.engines.iter().for_each(|engine| engine.post(Letter::Stop));
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        for thread in self.joined.drain(..) {
             // A panic of the thread has been reported when it happened.
             let _ = thread.join();
         }

@@ -135,16 +135,15 @@ fn the_second_is_used_only_while_the_first_takes_no_connection() {
 fn the_least_busy_is_next() {
     let servers = [Server::at(ip(1)), Server::at(ip(2)), Server::at(ip(3))];
     let to = servers.iter().map(|server| host(server.address)).collect();
-    let (_links, address) = open(&link(to, Balance::LeastConnections, DEADLINE));
+    let (links, address) = open(&link(to, Balance::LeastConnections, DEADLINE));
     let mut open: Vec<_> = (0..30).map(|_| connect(address)).collect();
     assert_eq!(servers.each_ref().map(Server::taken), [10, 10, 10]);
-    // Those of one end; the next ones all go there, as soon as the link has seen them end.
+    // Those of one end; the next ones all go there.
     open.retain(|(_, name)| *name != 2);
+    let gone = servers[1].address.to_string();
     wait::until_true("the end of its connections to be seen", || {
-        let next = connect(address);
-        let name = next.1;
-        open.push(next);
-        name == 2
+        let places = links.opened[0].counters.places();
+        places.iter().any(|(name, place)| *name == gone && place.open.load(Ordering::Relaxed) == 0)
     });
     let before = servers.each_ref().map(Server::taken);
     open.extend((0..5).map(|_| connect(address)));

@@ -1,0 +1,93 @@
+//! One listening socket on a relaying thread: whom it lets in, and when it holds back. What can't be accepted now is
+//! tried again, without a spin; who waits, waits in the kernel's queue. Called by `engine`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use tracing::warn;
+
+use super::connection::Client;
+use super::shared::{Episode, Shared};
+use crate::sys::socket;
+
+/// After a failed accept: when descriptors are short, waiting is all that helps.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    socket: OwnedFd,
+    shared: Arc<Shared>,
+    short: Episode,
+    /// The kernel is not asked to tell of clients.
+    pub(super) is_paused: bool,
+}
+
+/// What one look at the queue gave.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Client(Client),
+    /// The client was gone before we came to it; the next one is waiting.
+    Gone,
+    Nobody,
+    /// As many are open as may be: until a place is free.
+    Full,
+    /// No descriptor for it: until [`PAUSE`] is over.
+    Short,
+}
+
+impl Acceptor {
+    pub(super) fn new(socket: OwnedFd, shared: Arc<Shared>) -> Self {
+        Self { socket, shared, short: Episode::default(), is_paused: false }
+    }
+
+    /// Told for as long as somebody waits.
+    pub(super) fn interest(token: u64) -> EpollEvent {
+        EpollEvent::new(EpollFlags::EPOLLIN, token)
+    }
+
+    pub(super) fn accept(&mut self) -> Accepted {
+        let Some(guest) = self.shared.admit() else { return Accepted::Full };
+        match socket::accept(&self.socket) {
+            Ok(socket) => {
+                self.shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                Accepted::Client(Client { socket, guest })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+            Err(error) if is_of_one_client(&error) => Accepted::Gone,
+            Err(error) => {
+                if self.short.is_news() {
+                    warn!("{}: cannot accept connections for now: {error}", self.shared.source);
+                }
+                Accepted::Short
+            }
+        }
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn is_of_one_client(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_one_client_is_no_pause() {
+        assert!(is_of_one_client(&Errno::ECONNABORTED.into()));
+        assert!(!is_of_one_client(&Errno::EMFILE.into()));
+        assert!(!is_of_one_client(&Errno::ENFILE.into()));
+    }
+}

@@ -1,0 +1,60 @@
+//! What of a connection takes time: finding an upstream where a source must be asked or an address has failed, and
+//! waiting for the last bytes before a reset. On the links' own event loop, beside the relaying threads, which never
+//! wait. Called by `engine`.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokio::io::Interest;
+
+use super::connection::{Client, reset};
+use super::engine::{Letter, Mailbox};
+use super::relay::LAST_BYTES;
+use super::shared::Guest;
+use super::upstream::Tried;
+use crate::sys::socket;
+
+/// Finds an upstream for `client`, and sends both to `engine`; or resets the client.
+pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
+    let Client { socket, guest } = client;
+    // Fails where the kernel has no room to watch one more: as good as out of descriptors.
+    let Ok(watched) = tokio::net::TcpStream::from_std(socket) else { return };
+    let connected = tokio::select! {
+        // In this order: a connection that is made must be ended by the relay, with a reset.
+        biased;
+        connected = guest.upstream.connect(&guest.resolver, tried) => Some(connected),
+        // Nobody waits for it any more. An error means that the loop ends, and this with it.
+        _ = watched.ready(Interest::ERROR) => None,
+    };
+    // Can't fail: nobody else has the socket.
+    let Ok(socket) = watched.into_std() else { return };
+    match connected {
+        Some(Ok((upstream, counted))) => {
+            guest.served();
+            engine.post(Letter::Connection(Box::new(Client { socket, guest }.connected(upstream, counted))));
+        }
+        Some(Err(error)) => {
+            guest.unserved(&error);
+            reset(socket);
+        }
+        None => reset(socket),
+    }
+}
+
+/// Resets both ends, each once the peer has what was written to it: a reset throws away what it has not.
+pub(super) async fn reset_after_last_bytes([one, other]: [TcpStream; 2], _place: Guest) {
+    tokio::join!(delivered(&one), delivered(&other));
+    reset(one);
+    reset(other);
+}
+
+/// There is no event for it, so this looks now and then; it is the rare end of a rare case.
+async fn delivered(to: &TcpStream) {
+    let mut pause = Duration::from_millis(1);
+    // Of a connection that failed, nothing can be delivered any more, and the kernel counts nothing.
+    while pause < LAST_BYTES && socket::unacknowledged(to).is_ok_and(|bytes| bytes > 0) {
+        #[expect(clippy::disallowed_methods, reason = "the kernel has no event for an acknowledgement")]
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}

@@ -1,0 +1,391 @@
+//! A relaying thread: an epoll set with the links' listeners and connections in it, and nothing that waits for anything
+//! else. What takes time is done beside it (`dial`) and comes back by letter. A panic in a connection ends that
+//! connection alone. Called by `worker`.
+//!
+//! Why not tasks of an event loop that is there already: a connection is then two registrations and a task, six times
+//! the memory, and each of its events a wake-up of that task.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::runtime::Handle;
+
+use super::acceptor::{self, Accepted, Acceptor};
+use super::connection::{Client, Connection, Next, Which, reset};
+use super::dial::{dial, reset_after_last_bytes};
+use super::doorbell::Doorbell;
+use super::relay::LAST_BYTES;
+use super::shared::Places;
+use super::side::Side;
+use super::slots::{Slots, Token};
+use super::upstream::Tried;
+
+/// So many clients are accepted before those that are there get their turn.
+const BATCH: usize = 64;
+
+/// So many events are taken at a time.
+const EVENTS: usize = 256;
+
+/// What an event is of, where it is of no connection.
+const BELL: u64 = u64::MAX;
+const ACCEPTORS: u64 = 1 << 63;
+
+/// Between two looks at what is still on its way, at the very end.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What the others have for a relaying thread.
+#[derive(Debug)]
+pub(super) enum Letter {
+    /// Accepted by another thread; this one's turn.
+    Client(Client),
+    /// Connected where it took time.
+    Connection(Box<Connection>),
+    /// Nobody is let in any more, and what is quiet is closed: all by then, and then tell.
+    Finish {
+        by: Instant,
+        done: mpsc::Sender<()>,
+    },
+    Stop,
+}
+
+/// Where letters go.
+#[derive(Debug, Clone)]
+pub(super) struct Mailbox {
+    letters: mpsc::Sender<Letter>,
+    bell: Arc<Doorbell>,
+}
+
+/// What becomes due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// It has taken too long to connect, or lives for longer than most.
+    Old(Token),
+    /// Its receiver has had its time.
+    Tired(Token),
+    /// Descriptors may be there again.
+    Accept(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    epoll: Epoll,
+    mail: Mailbox,
+    letters: mpsc::Receiver<Letter>,
+    acceptors: Vec<Acceptor>,
+    /// All relaying threads, which take what is accepted in turn; empty where there is only this one.
+    turns: Vec<Mailbox>,
+    next_turn: usize,
+    connections: Slots<Connection>,
+    /// Those that have more to do.
+    busy: VecDeque<Token>,
+    timers: BinaryHeap<Reverse<(Instant, Due)>>,
+    /// The loop for what takes time.
+    beside: Handle,
+    /// Of the connections of all threads, those included for which something takes time.
+    places: Arc<Places>,
+    finish: Option<(Instant, mpsc::Sender<()>)>,
+}
+
+impl Mailbox {
+    pub(super) fn post(&self, letter: Letter) {
+        // Fails when the thread has ended: then nobody is connected through it any more.
+        if self.letters.send(letter).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    pub(super) fn bell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.bell)
+    }
+}
+
+impl Engine {
+    pub(super) fn new(beside: Handle, places: Arc<Places>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = Arc::new(Doorbell::new()?);
+        epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let (sender, letters) = mpsc::channel();
+        Ok(Self {
+            epoll,
+            mail: Mailbox { letters: sender, bell },
+            letters,
+            acceptors: Vec::new(),
+            turns: Vec::new(),
+            next_turn: 0,
+            connections: Slots::default(),
+            busy: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            beside,
+            places,
+            finish: None,
+        })
+    }
+
+    pub(super) fn mailbox(&self) -> Mailbox {
+        self.mail.clone()
+    }
+
+    /// What it accepts goes to each of these in turn.
+    pub(super) fn share_with(&mut self, all: Vec<Mailbox>) {
+        self.turns = all;
+    }
+
+    /// Clients of `acceptor` are let in as soon as the thread runs.
+    pub(super) fn listen(&mut self, acceptor: Acceptor) -> io::Result<()> {
+        self.epoll.add(&acceptor, Acceptor::interest(ACCEPTORS | self.acceptors.len() as u64))?;
+        self.acceptors.push(acceptor);
+        Ok(())
+    }
+
+    /// Until it is told to stop.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = vec![EpollEvent::empty(); EVENTS];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.patience()) {
+                // Stopped and continued.
+                Err(Errno::EINTR) => 0,
+                count => count?,
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    BELL => {
+                        if self.read_letters() {
+                            return Ok(());
+                        }
+                    }
+                    number if number & ACCEPTORS != 0 => {
+                        self.accept(usize::try_from(number & !ACCEPTORS).expect("it was one"));
+                    }
+                    bits => {
+                        let which = if bits & 1 == 0 { Which::Client } else { Which::Upstream };
+                        self.noted(Token::from_bits(bits >> 1), which, event.events());
+                    }
+                }
+            }
+            self.ring_due();
+            for _ in 0..self.busy.len() {
+                let Some(token) = self.busy.pop_front() else { break };
+                self.advance(token, Connection::advance);
+            }
+            self.close_quiet();
+        }
+    }
+
+    /// How long there is nothing to do if nothing happens.
+    fn patience(&self) -> EpollTimeout {
+        if !self.busy.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let due = self.timers.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
+        let look = self.finish.as_ref().map(|_| LOOK);
+        let Some(wait) = due.into_iter().chain(look).min() else { return EpollTimeout::NONE };
+        // Not too early, which would be a spin: up to the next millisecond.
+        let millis = wait.as_micros().div_ceil(1000);
+        EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn noted(&mut self, token: Token, which: Which, events: EpollFlags) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.note(which, events);
+            self.enqueue(token);
+        }
+    }
+
+    /// An event of each end is one turn.
+    fn enqueue(&mut self, token: Token) {
+        if self.busy.back() != Some(&token) {
+            self.busy.push_back(token);
+        }
+    }
+
+    fn advance(&mut self, token: Token, step: impl FnOnce(&mut Connection) -> Next) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        // The panic itself has been reported where it happened.
+        match catch_unwind(AssertUnwindSafe(|| step(connection))).unwrap_or(Next::Reset) {
+            Next::Waits => {}
+            Next::WaitsSoLong => {
+                self.timers.push(Reverse((Instant::now() + LAST_BYTES, Due::Tired(token))));
+            }
+            Next::Again => self.enqueue(token),
+            Next::Close => drop(self.remove(token)),
+            Next::Reset => self.reset(token),
+            Next::Refused => self.dial_again(token),
+        }
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Connection> {
+        let removed = self.connections.remove(token);
+        // Timers of what is gone wake nobody up.
+        while let Some(Reverse((_, due))) = self.timers.peek() {
+            match *due {
+                Due::Old(token) | Due::Tired(token) if self.connections.get_mut(token).is_none() => {
+                    self.timers.pop();
+                }
+                Due::Old(_) | Due::Tired(_) | Due::Accept(_) => break,
+            }
+        }
+        removed
+    }
+
+    fn reset(&mut self, token: Token) {
+        let Some(connection) = self.remove(token) else { return };
+        if connection.is_delivered() {
+            let (ends, _place) = connection.into_ends();
+            return ends.into_iter().for_each(reset);
+        }
+        self.forget(&connection.client);
+        self.forget(&connection.upstream);
+        let (ends, place) = connection.into_ends();
+        self.beside.spawn(reset_after_last_bytes(ends, place));
+    }
+
+    fn dial_again(&mut self, token: Token) {
+        let Some(connection) = self.remove(token) else { return };
+        self.forget(&connection.client);
+        let (client, tried) = connection.into_client();
+        self.dial(client, tried);
+    }
+
+    /// A socket that lives on elsewhere is not watched here any more.
+    fn forget(&self, side: &Side) {
+        // Fails where it is not watched.
+        let _ = self.epoll.delete(side);
+    }
+
+    fn dial(&self, client: Client, tried: Tried) {
+        self.beside.spawn(dial(client, tried, self.mail.clone()));
+    }
+
+    fn accept(&mut self, number: usize) {
+        for _ in 0..BATCH {
+            let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+            match acceptor.accept() {
+                Accepted::Client(client) => match self.turns.get(self.next_turn) {
+                    Some(turn) => {
+                        self.next_turn = (self.next_turn + 1) % self.turns.len();
+                        turn.post(Letter::Client(client));
+                    }
+                    None => self.connect(client),
+                },
+                Accepted::Gone => {}
+                Accepted::Nobody => return,
+                Accepted::Full => return self.pause(number),
+                Accepted::Short => {
+                    self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number))));
+                    return self.pause(number);
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, number: usize) {
+        let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+        // Fails where it is not watched, as is meant.
+        let _ = self.epoll.delete(&*acceptor);
+        acceptor.is_paused = true;
+    }
+
+    fn resume(&mut self, number: usize) {
+        let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+        if acceptor.is_paused && self.finish.is_none() {
+            let interest = Acceptor::interest(ACCEPTORS | number as u64);
+            // Out of memory in the kernel: later, then.
+            match self.epoll.add(&*acceptor, interest) {
+                Ok(()) => acceptor.is_paused = false,
+                Err(_) => self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number)))),
+            }
+        }
+    }
+
+    /// To the address at hand, if there is one.
+    fn connect(&mut self, client: Client) {
+        let attempt = client.guest.upstream.at_hand(&client.guest.resolver, Instant::now());
+        let Some(attempt) = attempt else { return self.dial(client, Tried::default()) };
+        match attempt.address.begin() {
+            Ok(socket) => self.watch(client.connecting(attempt, socket)),
+            // Its queue is full, which says nothing against it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.dial(client, Tried::default()),
+            Err(error) => {
+                let (mut tried, error) = (Tried::default(), attempt.error(error));
+                client.guest.upstream.failed(attempt, error, &mut tried);
+                self.dial(client, tried);
+            }
+        }
+    }
+
+    fn watch(&mut self, connection: Connection) {
+        let old = connection.deadline(Instant::now());
+        let token = self.connections.insert(connection);
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let bits = token.to_bits() << 1;
+        let watched = self
+            .epoll
+            .add(&connection.client, Side::interest(bits))
+            .and_then(|()| self.epoll.add(&connection.upstream, Side::interest(bits | 1)));
+        match watched {
+            Ok(()) => self.timers.push(Reverse((old, Due::Old(token)))),
+            // The kernel has no room to watch one more: as good as out of descriptors.
+            Err(_) => self.reset(token),
+        }
+    }
+
+    fn ring_due(&mut self) {
+        let now = Instant::now();
+        while let Some(&Reverse((at, due))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            match due {
+                Due::Old(token) => match self.connections.get_mut(token) {
+                    Some(connection) if connection.is_connecting() => self.advance(token, Connection::tire),
+                    Some(connection) => connection.keep_alive(),
+                    None => {}
+                },
+                Due::Tired(token) => self.advance(token, Connection::tire),
+                Due::Accept(number) => self.resume(number),
+            }
+        }
+    }
+
+    /// Whether it is told to stop.
+    fn read_letters(&mut self) -> bool {
+        self.mail.bell.silence();
+        while let Ok(letter) = self.letters.try_recv() {
+            match letter {
+                Letter::Client(client) => self.connect(client),
+                Letter::Connection(connection) => self.watch(*connection),
+                Letter::Finish { by, done } => {
+                    self.acceptors.clear();
+                    self.finish = Some((by, done));
+                }
+                Letter::Stop => return true,
+            }
+        }
+        // It rings for a free place, too.
+        (0..self.acceptors.len()).for_each(|number| self.resume(number));
+        false
+    }
+
+    /// At the end: lets go of what has nothing on its way any more.
+    fn close_quiet(&mut self) {
+        let Some((by, _)) = self.finish else { return };
+        for token in self.connections.tokens() {
+            if self.connections.get_mut(token).is_some_and(|connection| connection.is_quiet()) {
+                self.remove(token);
+            }
+        }
+        if (self.places.are_free() || by <= Instant::now())
+            && let Some((_, done)) = self.finish.take()
+        {
+            // Fails when nobody waits for it any more.
+            let _ = done.send(());
+        }
+    }
+}
