@@ -62,8 +62,8 @@ fn print(plan: &Plan, hosts: &Hosts, out: &mut dyn Write) -> io::Result<()> {
 
 fn row(forward: &Forward, hosts: &Hosts) -> [String; 4] {
     let listen = match &forward.listen {
-        Bind::Loopback(port) => format!("127.0.0.1:{port}, [::1]:{port}"),
-        Bind::Addresses(addresses) => join(addresses),
+        Bind::Loopback(transport, port) => format!("127.0.0.1:{port}{transport}, [::1]:{port}{transport}"),
+        Bind::At(_) => forward.listen.to_string(),
     };
     let source = match &forward.source {
         Source::Variables(aliases) => format!("env {}", aliases.join(", ")),
@@ -139,7 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Balance, EnvLinks, Link, Listen, Upstream};
+    use crate::config::{Balance, EnvLinks, Link, Listen, ListenAt, Upstream};
 
     fn env(text: &str) -> Vec<(OsString, OsString)> {
         let lines = text.lines().filter_map(|line| line.trim().split_once('='));
@@ -165,21 +165,22 @@ mod tests {
     fn the_plan_is_a_table_with_what_the_hosts_file_says_now() {
         let api = Link {
             name: "api".to_owned(),
-            listen: Listen::Addresses(vec!["127.0.0.1:8080".parse().expect("an address")]),
+            listen: Listen::At(vec![ListenAt::Tcp("127.0.0.1:8080".parse().expect("an address"))]),
             to: vec![Upstream::HostPort(HostPort { host: "api.example".to_owned(), port: 80 })],
             balance: Balance::First,
             connect_timeout: Duration::from_secs(1),
             max_connections: None,
+            idle_timeout: Duration::from_secs(60),
         };
         let plan = links::plan_links(&EnvLinks::All, [("web", &api)], env(ENV));
         let hosts = Hosts::parse(b"172.17.0.9 db\n");
         assert_eq!(
             text(|out| print(&plan, &hosts, out)),
-            "LISTEN                        TO                SOURCE             HOSTS FILE\n\
-             127.0.0.1:8080                api.example:80    link `api` of web  not listed: DNS\n\
-             127.0.0.1:11211, [::1]:11211  172.17.0.7:11211  env C              not listed: as the variable says\n\
-             127.0.0.1:5432, [::1]:5432    172.17.0.5:5432   env DB             172.17.0.9:5432\n\
-             note: link NS: udp is not forwarded yet: 53\n"
+            "LISTEN                          TO                SOURCE             HOSTS FILE\n\
+             127.0.0.1:8080                  api.example:80    link `api` of web  not listed: DNS\n\
+             127.0.0.1:11211, [::1]:11211    172.17.0.7:11211  env C              not listed: as the variable says\n\
+             127.0.0.1:5432, [::1]:5432      172.17.0.5:5432   env DB             172.17.0.9:5432\n\
+             127.0.0.1:53/udp, [::1]:53/udp  172.17.0.6:53     env NS             not listed: as the variable says\n"
         );
         assert_eq!(text(|out| print(&Plan::default(), &hosts, out)), "no links\n");
     }

@@ -5,16 +5,19 @@
 //! and gathers every error, `report` prints the errors. Nothing here does anything.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod check;
+mod listen;
 pub mod load;
 pub mod raw;
 pub mod report;
 pub mod units;
+
+pub use listen::{Listen, ListenAt, Owner, UnixSocket};
 
 /// Everything that one run of ensign needs to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -271,16 +274,10 @@ pub struct Link {
     pub balance: Balance,
     /// For one attempt on one address of the upstream.
     pub connect_timeout: Duration,
-    /// So many may be open at a time; more wait to be accepted. None is no limit.
+    /// So many may be open at a time; more wait to be accepted. None is no limit. Of UDP, as many sessions.
     pub max_connections: Option<NonZeroU32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// 127.0.0.1 and [::1] at the upstream's port.
-    Loopback,
-    /// Just these.
-    Addresses(Vec<SocketAddr>),
+    /// A UDP client that is silent for so long, both ways, is forgotten.
+    pub idle_timeout: Duration,
 }
 
 /// Which address of several the next connection goes to.
@@ -296,7 +293,7 @@ pub enum Balance {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
-    /// The Docker link of this alias (`env:DB`): every TCP port that its variables name.
+    /// The Docker link of this alias (`env:DB`): every port that its variables name.
     Env(String),
     /// Hosts file, then DNS, looked up anew for each connection.
     HostPort(HostPort),

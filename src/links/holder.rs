@@ -1,11 +1,13 @@
-//! Who listens on a port already, as far as /proc tells: for the message about a port in use, nothing else. Never
+//! Who listens in a place already, as far as /proc tells: for the message about one in use, nothing else. Never
 //! fails; what can't be read is not known.
 
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-/// The process that holds a port.
+use crate::config::ListenAt;
+
+/// The process that holds a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub pid: u32,
@@ -16,14 +18,20 @@ pub struct Holder {
 /// The state of a listening socket in /proc/net/tcp.
 const LISTENING: &str = "0A";
 
-/// The process that listens where `address` can't be bound.
-pub(super) fn of(address: SocketAddr) -> Option<Holder> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listening_inodes(&table, address))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+/// The state of a UDP socket that is not connected, in /proc/net/udp.
+const UNCONNECTED: &str = "07";
+
+/// The process that listens where `at` can't be bound.
+pub(super) fn of(at: &ListenAt) -> Option<Holder> {
+    let inodes: Vec<String> = match at {
+        ListenAt::Tcp(address) => inodes(["/proc/net/tcp", "/proc/net/tcp6"], LISTENING, *address),
+        ListenAt::Udp(address) => inodes(["/proc/net/udp", "/proc/net/udp6"], UNCONNECTED, *address),
+        ListenAt::Unix(socket) => {
+            let table = fs::read_to_string("/proc/net/unix").ok()?;
+            unix_inodes(&table, socket.path.to_str()?)
+        }
+    };
+    let inodes: Vec<String> = inodes.into_iter().map(|inode| format!("socket:[{inode}]")).collect();
     if inodes.is_empty() {
         return None;
     }
@@ -39,8 +47,23 @@ pub(super) fn of(address: SocketAddr) -> Option<Holder> {
     Some(Holder { pid, command: String::from_utf8_lossy(&command).trim_end().to_owned() })
 }
 
-/// The inodes of the sockets in `table` that listen on `address` or on every address.
-fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
+fn inodes(tables: [&str; 2], state: &str, address: SocketAddr) -> Vec<String> {
+    let tables = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+    tables.flat_map(|table| listening_inodes(&table, state, address)).collect()
+}
+
+/// The inodes of the sockets in `table` that are bound to `path`.
+fn unix_inodes(table: &str, path: &str) -> Vec<String> {
+    let sockets = table.lines().filter_map(|line| {
+        let (rest, bound) = line.split_once(" /")?;
+        let inode = rest.split_ascii_whitespace().last()?;
+        (path.strip_prefix('/') == Some(bound)).then(|| inode.to_owned())
+    });
+    sockets.collect()
+}
+
+/// The inodes of the sockets in `table` that are in this state at `address` or at every address.
+fn listening_inodes(table: &str, wanted: &str, address: SocketAddr) -> Vec<String> {
     table
         .lines()
         .filter_map(|line| {
@@ -51,7 +74,7 @@ fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
             let is_it = is_there && u16::from_str_radix(port, 16) == Ok(address.port());
             let (_remote, state) = (words.next()?, words.next()?);
             let inode = words.nth(5)?;
-            (is_it && state == LISTENING).then(|| inode.to_owned())
+            (is_it && state == wanted).then(|| inode.to_owned())
         })
         .collect()
 }
@@ -78,9 +101,11 @@ impl fmt::Display for Holder {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::config::UnixSocket;
 
     #[test]
     fn our_own_listeners_are_ours() {
@@ -89,15 +114,30 @@ mod tests {
             let port = listener.local_addr().expect("bound").port();
             let asked: SocketAddr =
                 if address.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" }.parse().expect("one");
-            let holder = of(SocketAddr::new(asked.ip(), port)).expect("a holder");
+            let holder = of(&ListenAt::Tcp(SocketAddr::new(asked.ip(), port))).expect("a holder");
             assert_eq!(holder.pid, std::process::id(), "{address}");
             assert!(!holder.command.is_empty());
         }
     }
 
     #[test]
+    fn our_own_udp_and_unix_sockets_are_ours() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let at = ListenAt::Udp(socket.local_addr().expect("bound"));
+        assert_eq!(of(&at).map(|holder| holder.pid), Some(std::process::id()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a socket");
+        let _listener = UnixListener::bind(&path).expect("bind");
+        let at = ListenAt::Unix(UnixSocket { path, mode: 0o600, owner: None });
+        assert_eq!(of(&at).map(|holder| holder.pid), Some(std::process::id()));
+    }
+
+    #[test]
     fn nobody_is_nobody() {
-        assert_eq!(of("127.0.0.9:1".parse().expect("an address")), None);
-        assert!(listening_inodes("garbage\n1: x:y\n\n", "127.0.0.1:1".parse().expect("one")).is_empty());
+        let nowhere = "127.0.0.9:1".parse().expect("an address");
+        assert_eq!(of(&ListenAt::Tcp(nowhere)), None);
+        assert_eq!(of(&ListenAt::Udp(nowhere)), None);
+        assert!(listening_inodes("garbage\n1: x:y\n\n", LISTENING, nowhere).is_empty());
+        assert!(unix_inodes("garbage\n /\n\n", "/run/x").is_empty());
     }
 }

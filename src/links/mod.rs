@@ -12,6 +12,7 @@ mod picker;
 pub mod plan;
 
 mod acceptor;
+mod bind;
 mod connection;
 mod counters;
 mod dial;
@@ -21,7 +22,6 @@ mod engine;
 mod feed;
 mod found;
 mod holder;
-mod listener;
 mod pipes;
 mod relay;
 mod shared;
@@ -35,6 +35,8 @@ pub use counters::{CONNECT_BOUNDS_US, Counters, Place};
 pub use feed::{Feed, Follow};
 pub use found::{Found, found};
 pub use holder::Holder;
-pub use plan::{Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Way, plan, plan_links};
+pub use plan::{
+    Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Transport, Way, plan, plan_links,
+};
 pub use source::listed;
 pub use worker::{LinkError, Links, Opened, open, open_following};

@@ -9,13 +9,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::docker_env::{self, EnvLink, EnvPort, Origin, Problem, Protocol};
-use crate::config::{Balance, Config, DnsName, EnvLinks, HostPort, Link, Listen, Upstream, Workers};
+use crate::config::{
+    Balance, Config, DnsName, EnvLinks, HostPort, Link, Listen, ListenAt, Upstream, Workers,
+};
 
 /// No more links than this are opened for variables: each takes two descriptors, and an init needs some of its own.
 pub const MOST_AUTOMATIC: usize = 256;
 
 /// One connection attempt to a peer that only variables name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Of a client's session through a UDP port that only variables name.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that `open` would open, and what there is to say about the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct Plan {
     pub workers: Workers,
 }
 
-/// One listening port and where its connections go.
+/// What listens for one kind of traffic, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     pub listen: Bind,
@@ -38,16 +43,28 @@ pub struct Forward {
     pub source: Source,
     /// For one connection attempt to one address.
     pub connect_timeout: Duration,
-    /// So many may be open at a time.
+    /// So many may be open at a time; of UDP, sessions.
     pub max_connections: Option<NonZeroU32>,
+    /// A UDP client that is silent for so long, both ways, is forgotten.
+    pub idle_timeout: Duration,
 }
 
+/// Where a forward listens: for streams or for datagrams, never for both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bind {
     /// 127.0.0.1, and [::1] where the machine has it.
-    Loopback(u16),
+    Loopback(Transport, u16),
     /// Every one of these, or the link is not open. Never empty.
-    Addresses(Vec<SocketAddr>),
+    At(Vec<ListenAt>),
+}
+
+/// What is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections, of TCP or of Unix sockets.
+    Stream,
+    /// UDP.
+    Datagram,
 }
 
 /// Where the connections of a forward go.
@@ -100,10 +117,10 @@ pub enum Notice {
     #[error("link {alias}: {protocol} is not forwarded yet: {}", list(ports))]
     Protocol { alias: String, protocol: Protocol, ports: Vec<u16> },
     #[error(
-        "port {port} goes to {taker}; {loser} ({address}) wants it too: give one of them another with `listen` in \
-         a `[[link]]`"
+        "port {port}{transport} goes to {taker}; {loser} ({address}) wants it too: give one of them another with \
+         `listen` in a `[[link]]`"
     )]
-    Taken { port: u16, taker: Source, loser: String, address: SocketAddr },
+    Taken { port: u16, transport: Transport, taker: Source, loser: String, address: SocketAddr },
     #[error(
         "only {MOST_AUTOMATIC} links are opened for variables; {left} are left out: name those to open with `--links`"
     )]
@@ -113,12 +130,12 @@ pub enum Notice {
 /// Something that a file asks for and that can't be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    #[error("{link}: no variable `{alias}_PORT_…_TCP` is set for `env:{alias}`")]
-    NoVariables { link: Source, alias: String },
+    #[error("{link}: no variable {} is set for `env:{alias}`", variables(alias, missing))]
+    NoVariables { link: Source, alias: String, missing: Vec<Transport> },
     #[error("{link}: the port to listen at does not follow from `to`: give `listen`")]
     NoPort { link: Source },
-    #[error("{first} and {second} both listen on {address}")]
-    Twice { first: Source, second: Source, address: SocketAddr },
+    #[error("{first} and {second} both listen on {at}")]
+    Twice { first: Source, second: Source, at: ListenAt },
 }
 
 /// What to forward: the links of every service, then the automatic ones of `env`.
@@ -147,14 +164,21 @@ pub fn plan_links<'a>(
             | Upstream::Gateway(_)
             | Upstream::Unix(_) => None,
         });
+        let wanted = transports(&link.listen);
         let mut peers = Vec::new();
         for alias in named {
-            match found
-                .iter()
-                .find(|found| docker_env::alias_of(&found.alias) == alias && tcp(found).next().is_some())
-            {
-                Some(found) => peers.push(found),
-                None => plan.errors.push(PlanError::NoVariables { link: source.clone(), alias }),
+            let peer = found.iter().find(|found| docker_env::alias_of(&found.alias) == alias);
+            let has =
+                |transport: &&Transport| peer.is_some_and(|peer| of(**transport, peer).next().is_some());
+            let (there, missing): (Vec<_>, Vec<_>) = wanted.iter().partition(has);
+            // Where nothing says which, either will do; else there must be a port for each.
+            let is_enough = match link.listen {
+                Listen::Loopback => !there.is_empty(),
+                Listen::At(_) => missing.is_empty(),
+            };
+            peers.extend(peer.filter(|_| is_enough));
+            if !is_enough {
+                plan.errors.push(PlanError::NoVariables { link: source.clone(), alias, missing });
             }
         }
         peers.iter().for_each(|peer| plan.note(peer));
@@ -168,32 +192,36 @@ pub fn plan_links<'a>(
 impl Plan {
     /// A link of a file, with the Docker links that it names.
     fn add_link(&mut self, peers: &[&EnvLink], source: Source, link: &Link) {
-        let target = |port| target(peers, link, port);
+        let target = |transport, port| target(peers, link, transport, port);
         match (&link.listen, &link.to[..]) {
             // A port for each of the peer's.
             (Listen::Loopback, [Upstream::Env(_)]) => {
-                for port in peers.iter().flat_map(|peer| tcp(peer)) {
-                    self.add_from_file(
-                        Bind::Loopback(port.number),
-                        target(port.number),
-                        source.clone(),
-                        link,
-                    );
+                for (transport, port) in peers.iter().flat_map(|peer| forwarded(peer)) {
+                    let listen = Bind::Loopback(transport, port.number);
+                    let to = target(transport, Some(port.number));
+                    self.add_from_file(listen, to, source.clone(), link);
                 }
             }
             (Listen::Loopback, ways) => match ways.iter().find_map(Upstream::port) {
-                Some(port) => self.add_from_file(Bind::Loopback(port), target(port), source, link),
+                Some(port) => {
+                    let listen = Bind::Loopback(Transport::Stream, port);
+                    self.add_from_file(listen, target(Transport::Stream, Some(port)), source, link);
+                }
                 None => self.errors.push(PlanError::NoPort { link: source }),
             },
-            (Listen::Addresses(addresses), _) if peers.is_empty() => {
-                let port = addresses.first().map_or(0, SocketAddr::port);
-                self.add_from_file(Bind::Addresses(addresses.clone()), target(port), source, link);
-            }
-            // Which port of the peer's is meant goes by where it listens.
-            (Listen::Addresses(addresses), _) => {
-                for &address in addresses {
-                    let listen = Bind::Addresses(vec![address]);
-                    self.add_from_file(listen, target(address.port()), source.clone(), link);
+            (Listen::At(places), _) => {
+                for transport in [Transport::Stream, Transport::Datagram] {
+                    let places = places.iter().filter(|at| Transport::at(at) == transport).cloned();
+                    let groups = match peers {
+                        [] => vec![places.collect()],
+                        // Which port of the peer's is meant goes by where it listens.
+                        [_, ..] => places.map(|at| vec![at]).collect(),
+                    };
+                    for places in groups.into_iter().filter(|places: &Vec<_>| !places.is_empty()) {
+                        let port = places.iter().find_map(ListenAt::port);
+                        let to = target(transport, port);
+                        self.add_from_file(Bind::At(places), to, source.clone(), link);
+                    }
                 }
             }
         }
@@ -206,8 +234,8 @@ impl Plan {
         }
         let taken = self.forwards.iter().find_map(|other| Some((other, overlap(&other.listen, &listen)?)));
         match taken {
-            Some((other, address)) => {
-                self.errors.push(PlanError::Twice { first: other.source.clone(), second: source, address })
+            Some((other, at)) => {
+                self.errors.push(PlanError::Twice { first: other.source.clone(), second: source, at })
             }
             None => self.forwards.push(Forward {
                 listen,
@@ -215,6 +243,7 @@ impl Plan {
                 source,
                 connect_timeout: link.connect_timeout,
                 max_connections: link.max_connections,
+                idle_timeout: link.idle_timeout,
             }),
         }
     }
@@ -225,8 +254,8 @@ impl Plan {
             self.note(link);
             // Another alias of a peer that a file has a link for is that peer still.
             let is_used = |port: &EnvPort| used.iter().any(|used| used.ports.contains(port));
-            for port in tcp(link).filter(|port| !is_used(port)) {
-                let listen = Bind::Loopback(port.number);
+            for (transport, port) in forwarded(link).filter(|(_, port)| !is_used(port)) {
+                let listen = Bind::Loopback(transport, port.number);
                 let taker = self.forwards.iter_mut().find(|other| overlap(&other.listen, &listen).is_some());
                 match taker {
                     None if opened == MOST_AUTOMATIC => left += 1,
@@ -241,12 +270,14 @@ impl Plan {
                             source: Source::Variables(vec![link.alias.clone()]),
                             connect_timeout: CONNECT_TIMEOUT,
                             max_connections: None,
+                            idle_timeout: IDLE_TIMEOUT,
                         });
                     }
                     Some(taker) => {
                         if !taker.is_joined_by(link, port) {
                             self.notices.push(Notice::Taken {
                                 port: port.number,
+                                transport,
                                 taker: taker.source.clone(),
                                 loser: link.alias.clone(),
                                 address: port.to,
@@ -264,12 +295,11 @@ impl Plan {
     /// What is to say about an alias that is used.
     fn note(&mut self, link: &EnvLink) {
         self.notices.extend(link.problems.iter().cloned().map(Notice::Variable));
-        for protocol in [Protocol::Udp, Protocol::Sctp] {
-            let of_it = link.ports.iter().filter(|port| port.protocol == protocol);
-            let ports: Vec<u16> = of_it.map(|port| port.number).collect();
-            if !ports.is_empty() {
-                self.notices.push(Notice::Protocol { alias: link.alias.clone(), protocol, ports });
-            }
+        let of_it = link.ports.iter().filter(|port| port.protocol == Protocol::Sctp);
+        let ports: Vec<u16> = of_it.map(|port| port.number).collect();
+        if !ports.is_empty() {
+            let (alias, protocol) = (link.alias.clone(), Protocol::Sctp);
+            self.notices.push(Notice::Protocol { alias, protocol, ports });
         }
     }
 }
@@ -310,21 +340,51 @@ impl Peer {
 }
 
 impl Bind {
-    /// The addresses to listen on, those that must be there first.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    /// The places to listen at, those that must be there first.
+    pub fn places(&self) -> Vec<ListenAt> {
+        let at = |ip: IpAddr, transport: &Transport, port: &u16| match transport {
+            Transport::Stream => ListenAt::Tcp(SocketAddr::new(ip, *port)),
+            Transport::Datagram => ListenAt::Udp(SocketAddr::new(ip, *port)),
+        };
         match self {
-            Self::Loopback(port) => vec![
-                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port),
-                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), *port),
+            Self::Loopback(transport, port) => vec![
+                at(Ipv4Addr::LOCALHOST.into(), transport, port),
+                at(Ipv6Addr::LOCALHOST.into(), transport, port),
             ],
-            Self::Addresses(addresses) => addresses.clone(),
+            Self::At(places) => places.clone(),
         }
+    }
+}
+
+impl Transport {
+    fn at(place: &ListenAt) -> Self {
+        match place {
+            ListenAt::Tcp(_) | ListenAt::Unix(_) => Self::Stream,
+            ListenAt::Udp(_) => Self::Datagram,
+        }
+    }
+
+    fn of(protocol: Protocol) -> Option<Self> {
+        match protocol {
+            Protocol::Tcp => Some(Self::Stream),
+            Protocol::Udp => Some(Self::Datagram),
+            Protocol::Sctp => None,
+        }
+    }
+}
+
+/// What a link may listen for.
+fn transports(listen: &Listen) -> Vec<Transport> {
+    let all = [Transport::Stream, Transport::Datagram].into_iter();
+    match listen {
+        Listen::Loopback => all.collect(),
+        Listen::At(places) => all.filter(|one| places.iter().any(|at| Transport::at(at) == *one)).collect(),
     }
 }
 
 /// Where the connections of `link` go; of a Docker link, to its port of this number, else to the lowest, which
 /// Docker's `DB_PORT` names.
-fn target(peers: &[&EnvLink], link: &Link, port: u16) -> Target {
+fn target(peers: &[&EnvLink], link: &Link, transport: Transport, port: Option<u16>) -> Target {
     let mut peers = peers.iter();
     let ways = link.to.iter().filter_map(|to| match to {
         Upstream::HostPort(to) => Some(Way::Host(to.clone())),
@@ -334,15 +394,21 @@ fn target(peers: &[&EnvLink], link: &Link, port: u16) -> Target {
         Upstream::Unix(path) => Some(Way::Unix(path.clone())),
         Upstream::Env(_) => {
             let peer = peers.next()?;
-            let port = tcp(peer).find(|known| known.number == port).or_else(|| tcp(peer).next())?;
+            let known = || of(transport, peer);
+            let port = known().find(|known| Some(known.number) == port).or_else(|| known().next())?;
             Some(Way::Peer(Peer::new(peer, port)))
         }
     });
     Target { ways: ways.collect(), balance: link.balance }
 }
 
-fn tcp(link: &EnvLink) -> impl Iterator<Item = &EnvPort> {
-    link.ports.iter().filter(|port| port.protocol == Protocol::Tcp)
+/// The ports that can be forwarded.
+fn forwarded(link: &EnvLink) -> impl Iterator<Item = (Transport, &EnvPort)> {
+    link.ports.iter().filter_map(|port| Some((Transport::of(port.protocol)?, port)))
+}
+
+fn of(transport: Transport, link: &EnvLink) -> impl Iterator<Item = &EnvPort> {
+    forwarded(link).filter(move |(one, _)| *one == transport).map(|(_, port)| port)
 }
 
 fn is_wanted(automatic: &EnvLinks, link: &EnvLink) -> bool {
@@ -356,19 +422,19 @@ fn is_wanted(automatic: &EnvLinks, link: &EnvLink) -> bool {
         }
 }
 
-/// An address that both would listen on.
-fn overlap(a: &Bind, b: &Bind) -> Option<SocketAddr> {
-    let b = b.addresses();
-    a.addresses().into_iter().find(|a| b.iter().any(|b| is_one_place(*a, *b)))
+/// A place that both would listen at.
+fn overlap(a: &Bind, b: &Bind) -> Option<ListenAt> {
+    let b = b.places();
+    a.places().into_iter().find(|a| b.iter().any(|b| a.is_in_the_way_of(b)))
 }
 
-/// Port 0 is any free one, so never the same. The two families are apart: every listener of ours is of one only.
-fn is_one_place(a: SocketAddr, b: SocketAddr) -> bool {
-    let is_any = |ip: IpAddr| ip.is_unspecified();
-    a.port() != 0
-        && a.port() == b.port()
-        && a.is_ipv4() == b.is_ipv4()
-        && (a.ip() == b.ip() || is_any(a.ip()) || is_any(b.ip()))
+/// "`DB_PORT_…_TCP` or `DB_PORT_…_UDP`"
+fn variables(alias: &str, missing: &[Transport]) -> String {
+    let names = missing.iter().map(|transport| match transport {
+        Transport::Stream => format!("`{alias}_PORT_…_TCP`"),
+        Transport::Datagram => format!("`{alias}_PORT_…_UDP`"),
+    });
+    names.collect::<Vec<_>>().join(" or ")
 }
 
 fn list(ports: &[u16]) -> String {
@@ -387,12 +453,22 @@ impl fmt::Display for Source {
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Loopback(port) => write!(f, "localhost:{port}"),
-            Self::Addresses(addresses) => {
-                let texts: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+            Self::Loopback(transport, port) => write!(f, "localhost:{port}{transport}"),
+            Self::At(places) => {
+                let texts: Vec<_> = places.iter().map(ListenAt::to_string).collect();
                 f.write_str(&texts.join(", "))
             }
         }
+    }
+}
+
+impl fmt::Display for Transport {
+    /// What follows a port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stream => "",
+            Self::Datagram => "/udp",
+        })
     }
 }
 

@@ -1,8 +1,8 @@
-//! Opens a plan: every listener first, then the threads that bytes live on, one unless the configuration wants more:
-//! the first accepts, and all take connections in turn. Without links there is no thread. Never touches a byte itself. Called by the wiring of `ensign run` before main starts.
+//! Opens a plan: every listener first, then the threads: one for what takes time, and those that bytes live on, of which
+//! the first accepts and all take connections in turn. Without links there is no thread. Never touches a byte itself.
+//! Called by the wiring of `ensign run` before main starts.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::acceptor::Acceptor;
+use super::bind::{self, Bound, Listener, SocketFile};
 use super::counters::Counters;
 use super::engine::{Engine, Letter, Mailbox};
 use super::feed::{self, Follow};
 use super::holder::{self, Holder};
-use super::listener;
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
 use super::shared::{Doorbells, Places, Shared};
 use super::upstream::{NewsOf, Upstream};
-use crate::config::Workers;
+use crate::config::{ListenAt, Workers};
 use crate::net::resolve::Resolver;
 use crate::sys::process;
 
@@ -34,6 +34,8 @@ pub struct Links {
     pub opened: Vec<Opened>,
     /// Forwards of variables that could not be opened; each has been logged as a warning.
     pub skipped: Vec<LinkError>,
+    /// Removed before the threads end: nobody connects to what is not served.
+    _files: Vec<SocketFile>,
     threads: Option<Threads>,
 }
 
@@ -41,7 +43,7 @@ pub struct Links {
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// Where it listens.
-    pub addresses: Vec<SocketAddr>,
+    pub places: Vec<ListenAt>,
     pub to: Target,
     pub source: Source,
     pub counters: Arc<Counters>,
@@ -52,8 +54,8 @@ pub struct Opened {
 pub enum LinkError {
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("{link}: cannot listen on {address}: {}", reason(error, holder.as_ref()))]
-    Listen { link: Source, address: SocketAddr, error: io::Error, holder: Option<Holder> },
+    #[error("{link}: cannot listen on {at}: {}", reason(at, error, holder.as_ref()))]
+    Listen { link: Source, at: ListenAt, error: io::Error, holder: Option<Holder> },
     #[error("cannot start the links: {0}")]
     Start(#[from] io::Error),
 }
@@ -96,33 +98,35 @@ pub fn open_following(plan: &Plan, resolver: Resolver, follow: Follow<'_>) -> Re
     for error in &skipped {
         warn!("{error}; this link is left out");
     }
-    let (opened, threads) =
+    let (opened, files, threads) =
         start(bound, resolver, plan.workers, follow).map_err(|error| vec![LinkError::Start(error)])?;
-    for Opened { addresses, to, source, .. } in &opened {
-        let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-        info!("{source}: {} goes to {to}", addresses.join(" and "));
+    for Opened { places, to, source, .. } in &opened {
+        let places: Vec<_> = places.iter().map(ListenAt::to_string).collect();
+        info!("{source}: {} goes to {to}", places.join(" and "));
     }
-    Ok(Links { opened, skipped, threads })
+    Ok(Links { opened, skipped, _files: files, threads })
 }
 
-/// An address that can't be listened on.
+/// A place that can't be listened at.
 struct Refused {
-    address: SocketAddr,
+    at: ListenAt,
     error: io::Error,
 }
 
 /// All listeners of a forward, or none.
-fn bind(forward: &Forward) -> Result<Vec<StdListener>, Refused> {
-    let mut listeners: Vec<StdListener> = Vec::new();
-    for mut address in forward.listen.addresses() {
+fn bind(forward: &Forward) -> Result<Vec<Bound>, Refused> {
+    let mut listeners: Vec<Bound> = Vec::new();
+    for mut at in forward.listen.places() {
         // "Any port" on two addresses means the same one on both.
-        if let (Bind::Loopback(0), Some(first)) = (&forward.listen, listeners.first()) {
-            address.set_port(first.local_addr().map_or(0, |bound| bound.port()));
+        if let (Bind::Loopback(_, 0), Some(first)) = (&forward.listen, listeners.first())
+            && let (ListenAt::Tcp(address) | ListenAt::Udp(address), Some(port)) = (&mut at, first.at.port())
+        {
+            address.set_port(port);
         }
-        match listener::bind(address) {
+        match bind::bind(&at) {
             Ok(listener) => listeners.push(listener),
-            Err(error) if is_without_ipv6(&error, &forward.listen) && address.is_ipv6() => {}
-            Err(error) => return Err(Refused { address, error }),
+            Err(error) if is_without_ipv6(&error, &forward.listen) && !listeners.is_empty() => {}
+            Err(error) => return Err(Refused { at, error }),
         }
     }
     Ok(listeners)
@@ -130,28 +134,28 @@ fn bind(forward: &Forward) -> Result<Vec<StdListener>, Refused> {
 
 impl Refused {
     fn explain(self, link: &Source) -> LinkError {
-        let Self { address, error } = self;
+        let Self { at, error } = self;
         let is_taken = error.kind() == io::ErrorKind::AddrInUse;
-        let holder = if is_taken { holder::of(address) } else { None };
-        LinkError::Listen { link: link.clone(), address, error, holder }
+        let holder = if is_taken { holder::of(&at) } else { None };
+        LinkError::Listen { link: link.clone(), at, error, holder }
     }
 }
 
 /// A machine without IPv6 is fine where nobody asked for it by address.
 fn is_without_ipv6(error: &io::Error, listen: &Bind) -> bool {
     let is_missing = matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT));
-    is_missing && matches!(listen, Bind::Loopback(_))
+    is_missing && matches!(listen, Bind::Loopback(..))
 }
 
 /// The threads, and what they listen to.
 fn start(
-    bound: Vec<(&Forward, Vec<StdListener>)>,
+    bound: Vec<(&Forward, Vec<Bound>)>,
     resolver: Resolver,
     workers: Workers,
     follow: Follow<'_>,
-) -> io::Result<(Vec<Opened>, Option<Threads>)> {
+) -> io::Result<(Vec<Opened>, Vec<SocketFile>, Option<Threads>)> {
     if bound.is_empty() {
-        return Ok((Vec::new(), None));
+        return Ok((Vec::new(), Vec::new(), None));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let beside = runtime.handle();
@@ -165,7 +169,7 @@ fn start(
     }
     let resolver = Arc::new(resolver);
     let doorbells = Arc::new(Doorbells::new(mailboxes.iter().map(Mailbox::bell).collect()));
-    let mut opened = Vec::new();
+    let (mut opened, mut files) = (Vec::new(), Vec::new());
     let mut news = NewsOf::new();
     for name in bound.iter().flat_map(|(forward, _)| forward.to.names()) {
         news.entry(name.clone()).or_insert_with(|| {
@@ -175,11 +179,12 @@ fn start(
         });
     }
     for (forward, listeners) in bound {
-        let addresses: Vec<_> = listeners.iter().map(StdListener::local_addr).collect::<Result<_, _>>()?;
-        let Forward { to, source, connect_timeout, max_connections, listen: _ } = forward.clone();
+        let places: Vec<_> = listeners.iter().map(|bound| bound.at.clone()).collect();
+        let own = places.iter().filter_map(ListenAt::address).collect();
+        let Forward { to, source, connect_timeout, max_connections, idle_timeout: _, listen: _ } =
+            forward.clone();
         let counters = Arc::<Counters>::default();
-        let upstream =
-            Upstream::new(to.clone(), connect_timeout, addresses.clone(), &news, Arc::clone(&counters));
+        let upstream = Upstream::new(to.clone(), connect_timeout, own, &news, Arc::clone(&counters));
         upstream.prime(&resolver);
         let shared = Arc::new(Shared::new(
             source.clone(),
@@ -191,12 +196,19 @@ fn start(
             Arc::clone(&descriptors),
             Arc::clone(&doorbells),
         ));
-        for listener in listeners {
-            first.listen(Acceptor::new(listener.into(), Arc::clone(&shared)))?;
+        for Bound { at: _, listener, file } in listeners {
+            files.extend(file);
+            match listener {
+                Listener::Stream(listener) => {
+                    first.listen(Acceptor::new(listener.into(), Arc::clone(&shared)))?;
+                }
+                // No plan asks for one yet.
+                Listener::Datagram(_) => {}
+            }
         }
-        opened.push(Opened { addresses, to, source, counters });
+        opened.push(Opened { places, to, source, counters });
     }
-    Threads::start(runtime, engines).map(|threads| (opened, Some(threads)))
+    Threads::start(runtime, engines).map(|threads| (opened, files, Some(threads)))
 }
 
 impl Threads {
@@ -253,9 +265,10 @@ impl Drop for Threads {
     }
 }
 
-fn reason(error: &io::Error, holder: Option<&Holder>) -> String {
+fn reason(at: &ListenAt, error: &io::Error, holder: Option<&Holder>) -> String {
     match (error.kind(), holder) {
         (io::ErrorKind::AddrInUse, Some(holder)) => format!("{holder} listens there"),
+        (_, _) if matches!(at, ListenAt::Unix(_)) => error.to_string(),
         (io::ErrorKind::AddrInUse, None) => "the port is in use".to_owned(),
         (io::ErrorKind::PermissionDenied, _) => "not permitted; ports below 1024 need root here".to_owned(),
         (_, _) => error.to_string(),

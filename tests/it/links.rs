@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ensign::config::{Balance, EnvLinks, HostPort, Link, Listen, Upstream};
+use ensign::config::{Balance, EnvLinks, HostPort, Link, Listen, ListenAt, Upstream};
 use ensign::links::{self, Links, Plan, plan_links};
 use ensign::net::resolve::Resolver;
 use ensign::sys::socket::unacknowledged;
@@ -46,11 +46,12 @@ impl Names {
 fn link(listen: &str, to: SocketAddr) -> Link {
     Link {
         name: "x".to_owned(),
-        listen: Listen::Addresses(vec![listen.parse().expect("an address")]),
+        listen: Listen::At(vec![ListenAt::Tcp(listen.parse().expect("an address"))]),
         to: vec![Upstream::HostPort(HostPort { host: to.ip().to_string(), port: to.port() })],
         balance: Balance::RoundRobin,
         connect_timeout: DEADLINE,
         max_connections: None,
+        idle_timeout: DEADLINE,
     }
 }
 
@@ -59,8 +60,13 @@ fn open(to: SocketAddr) -> (Links, SocketAddr) {
     let link = link("127.0.0.1:0", to);
     let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
     let links = links::open(&plan, Names::new().resolver()).expect("open");
-    let address = links.opened[0].addresses[0];
+    let address = address_of(&links, 0);
     (links, address)
+}
+
+/// Where the first forward listens, by the order of its places.
+fn address_of(links: &Links, place: usize) -> SocketAddr {
+    links.opened[0].places[place].address().expect("an address")
 }
 
 fn listen() -> (TcpListener, SocketAddr) {
@@ -313,7 +319,7 @@ fn a_name_that_nobody_knows_is_a_reset_and_works_once_it_is_known() {
     link.to = vec![Upstream::HostPort(HostPort { host: "db".to_owned(), port: to.port() })];
     let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
     let links = links::open(&plan, names.resolver()).expect("open");
-    let address = links.opened[0].addresses[0];
+    let address = address_of(&links, 0);
     assert!(is_reset(read_end(&mut connect(address))));
     names.say(&format!("{} db\n", to.ip()));
     let client = connect(address);
@@ -380,7 +386,7 @@ fn a_client_that_gives_up_while_connecting_stops_the_attempt() {
     let plan = plan_links(&EnvLinks::None, [("web", &patient)], []);
     let links = links::open(&plan, Names::new().resolver()).expect("open");
     let before = descriptors();
-    let client = connect(links.opened[0].addresses[0]);
+    let client = connect(address_of(&links, 0));
     wait_until("the link has accepted and tries", || descriptors() >= before + 3);
     reset(client);
     wait_until("the link has let go", || descriptors() == before);
@@ -487,7 +493,7 @@ fn a_peer_that_moves_is_followed_and_its_old_address_never_used() {
     let peers = ["127.0.0.11", "127.0.0.12", "127.0.0.13"].map(|ip| peer_at(ip, port));
     let variables = format!("MY_DB_PORT_{port}_TCP=tcp://127.0.0.11:{port} MY_DB_NAME=/web/my-db");
     let links = links::open(&plan_env(&variables), names.resolver()).expect("open");
-    assert_eq!(links.opened[0].addresses.len(), 2, "127.0.0.1 and [::1]");
+    assert_eq!(links.opened[0].places.len(), 2, "127.0.0.1 and [::1]");
 
     let through = |listen: SocketAddr, peer: &TcpListener| {
         let mut client = connect(listen);
@@ -497,7 +503,7 @@ fn a_peer_that_moves_is_followed_and_its_old_address_never_used() {
         client.read_exact(&mut word).expect("read");
         (client, server)
     };
-    let [v4, v6] = [0, 1].map(|at| links.opened[0].addresses[at]);
+    let [v4, v6] = [0, 1].map(|at| address_of(&links, at));
     let mut first = through(v4, &peers[0]);
     names.say("127.0.0.12 my-db");
     through(v4, &peers[1]);
@@ -516,7 +522,7 @@ fn a_peer_that_moves_is_followed_and_its_old_address_never_used() {
     drop(links);
     names.say("127.0.0.13 my-db\n");
     let links = links::open(&plan_env(&variables), names.resolver()).expect("open");
-    let v4 = links.opened[0].addresses[0];
+    let v4 = address_of(&links, 0);
     names.say("");
     through(v4, &peers[2]);
 
@@ -536,7 +542,7 @@ fn a_port_in_use_costs_a_variable_its_link_and_names_the_holder() {
         format!("A_PORT_{port}_TCP=tcp://127.0.0.2:{port} A_PORT_{other}_TCP=tcp://127.0.0.2:{other}");
     let links = links::open(&plan_env(&variables), Names::new().resolver()).expect("open");
     assert_eq!(links.opened.len(), 1);
-    assert_eq!(links.opened[0].addresses[0].port(), other);
+    assert_eq!(address_of(&links, 0).port(), other);
     let error = links.skipped[0].to_string();
     assert!(error.starts_with(&format!("A: cannot listen on 127.0.0.1:{port}: ")), "{error}");
     assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ensign::config::{Balance, EnvLinks, HostPort, Link, Listen, Upstream};
+use ensign::config::{Balance, EnvLinks, HostPort, Link, Listen, ListenAt, Upstream};
 use ensign::links::{self, Links, plan_links};
 use ensign::net::resolve::Resolver;
 use socket2::{Domain, Socket, Type};
@@ -25,14 +25,22 @@ fn host(address: SocketAddr) -> Upstream {
 }
 
 fn link(to: Vec<Upstream>, balance: Balance, connect_timeout: Duration) -> Link {
-    let listen = Listen::Addresses(vec!["127.0.0.1:0".parse().expect("an address")]);
-    Link { name: "x".to_owned(), listen, to, balance, connect_timeout, max_connections: None }
+    let listen = Listen::At(vec![ListenAt::Tcp("127.0.0.1:0".parse().expect("an address"))]);
+    Link {
+        name: "x".to_owned(),
+        listen,
+        to,
+        balance,
+        connect_timeout,
+        max_connections: None,
+        idle_timeout: connect_timeout,
+    }
 }
 
 fn open(link: &Link) -> (Links, SocketAddr) {
     let plan = plan_links(&EnvLinks::None, [("web", link)], []);
     let links = links::open(&plan, Resolver::with_files("/nonexistent", "/nonexistent")).expect("open");
-    let address = links.opened[0].addresses[0];
+    let address = links.opened[0].places[0].address().expect("an address");
     (links, address)
 }
 

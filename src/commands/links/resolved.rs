@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Balance, Conflict, DnsName, EnvLinks, HostPort, Label, Link, Listen, RegistryUrl, Upstream,
+        Balance, Conflict, DnsName, EnvLinks, HostPort, Label, Link, Listen, ListenAt, RegistryUrl, Upstream,
     };
     use crate::registry::{Claim, Record};
 
@@ -75,7 +75,7 @@ mod tests {
         let name = DnsName("web.example".to_owned());
         let link = Link {
             name: "x".to_owned(),
-            listen: Listen::Addresses(vec!["127.0.0.1:80".parse().expect("an address")]),
+            listen: Listen::At(vec![ListenAt::Tcp("127.0.0.1:80".parse().expect("an address"))]),
             to: vec![
                 Upstream::HostPort(HostPort { host: "db".to_owned(), port: 5432 }),
                 Upstream::HostPort(HostPort { host: "gone".to_owned(), port: 1 }),
@@ -85,6 +85,7 @@ mod tests {
             balance: Balance::First,
             connect_timeout: Duration::from_secs(1),
             max_connections: None,
+            idle_timeout: Duration::from_secs(60),
         };
         let record = Record {
             name,

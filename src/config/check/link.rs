@@ -10,7 +10,10 @@ use super::values::Values;
 use crate::config::raw::table::{At, Field};
 use crate::config::report::Problem;
 use crate::config::units::Bad;
-use crate::config::{Balance, Link, Listen, Upstream, raw, units};
+use crate::config::{Balance, Link, Listen, ListenAt, Upstream, raw, units};
+
+/// A UDP client that is silent for so long is forgotten.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest path of a socket, without the final NUL.
 const UNIX_MAX: usize = 107;
@@ -61,12 +64,15 @@ pub fn check(
         name: name?,
         listen: match listen? {
             Given::Nothing => Listen::Loopback,
-            Given::At(addresses) => Listen::Addresses(addresses.into_iter().map(|at| at.value).collect()),
+            Given::At(addresses) => {
+                Listen::At(addresses.into_iter().map(|at| ListenAt::Tcp(at.value)).collect())
+            }
         },
         to: to?,
         balance: balance?,
         connect_timeout: connect_timeout?,
         max_connections: max_connections?,
+        idle_timeout: IDLE_TIMEOUT,
     })
 }
 

@@ -174,15 +174,23 @@ fn service() -> impl Strategy<Value = Service> {
     let limit_of_link = prop::option::of(1_u32..).prop_map(|most| most.and_then(NonZeroU32::new));
     let link = (host_port(), time(1), prop::option::of(1_u16..), balance, limit_of_link);
     let link = link.prop_map(|(to, connect_timeout, listen, balance, max_connections)| {
-        let listen =
-            listen.map_or(Listen::Loopback, |port| Listen::Addresses(vec![([127, 0, 0, 1], port).into()]));
+        let listen = listen
+            .map_or(Listen::Loopback, |port| Listen::At(vec![ListenAt::Tcp(([127, 0, 0, 1], port).into())]));
         // A list where its port goes without saying, or is said.
         let second = HostPort { host: "second.example".to_owned(), port: to.port };
         let mut to = vec![Upstream::Gateway(to.port), Upstream::HostPort(to), Upstream::HostPort(second)];
         if listen != Listen::Loopback {
             to.extend([Upstream::Srv("_pg._tcp.example".to_owned()), Upstream::Unix("/run/x.sock".into())]);
         }
-        Link { name: "l".to_owned(), listen, to, balance, connect_timeout, max_connections }
+        Link {
+            name: "l".to_owned(),
+            listen,
+            to,
+            balance,
+            connect_timeout,
+            max_connections,
+            idle_timeout: Duration::from_secs(60),
+        }
     });
     let limit = (any::<u32>(), prop::option::of(any::<u32>())).prop_map(|(soft, more)| Limit {
         resource: Resource::Nofile,
@@ -394,7 +402,7 @@ fn written(config: &Config) -> String {
         if let Some(most) = link.max_connections {
             line(format!("max_connections = {most}"));
         }
-        if let Listen::Addresses(addresses) = &link.listen {
+        if let Listen::At(addresses) = &link.listen {
             line(format!("listen = {}", list(addresses, ToString::to_string)));
         }
     }

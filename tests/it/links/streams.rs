@@ -192,7 +192,7 @@ fn more_streams_than_pipes_are_the_same_bytes() {
 
 fn open_with(set: impl FnOnce(&mut Link, &mut Plan), listen: Vec<SocketAddr>, to: SocketAddr) -> Links {
     let mut link = link("127.0.0.1:0", to);
-    link.listen = Listen::Addresses(listen);
+    link.listen = Listen::At(listen.into_iter().map(ListenAt::Tcp).collect());
     let mut workers = Plan::default();
     set(&mut link, &mut workers);
     let plan = Plan { workers: workers.workers, ..plan_links(&EnvLinks::None, [("web", &link)], []) };
@@ -204,7 +204,7 @@ fn a_full_link_lets_clients_wait_at_whichever_of_its_addresses() {
     let (listener, to) = listen();
     let any = ["127.0.0.1:0", "[::1]:0"].map(|address| address.parse().expect("an address"));
     let links = open_with(|link, _| link.max_connections = NonZeroU32::new(2), any.to_vec(), to);
-    let [v4, v6] = [0, 1].map(|at| links.opened[0].addresses[at]);
+    let [v4, v6] = [0, 1].map(|at| address_of(&links, at));
     let first = connect(v4);
     let second = connect(v6);
     let (_, mut one) = (accept(&listener), accept(&listener));
@@ -244,7 +244,7 @@ fn several_workers_share_the_connections() {
     let links = open_with(|_, plan| plan.workers = Workers::new(3).expect("in range"), any, to);
     // And one for what takes time.
     assert_eq!(threads(), before + 4);
-    let address = links.opened[0].addresses[0];
+    let address = address_of(&links, 0);
     let mut pairs = Vec::new();
     for number in 0..9_u8 {
         let mut client = connect(address);

@@ -166,7 +166,7 @@ fn open(place: &Place, balance: Balance, others: &[SocketAddr]) -> (Links, Socke
         })
     };
     let links = links::open_following(&plan, resolver, &follow).expect("open");
-    let address = links.opened[0].addresses[0];
+    let address = links.opened[0].places[0].address().expect("an address");
     (links, address)
 }
 
@@ -307,7 +307,7 @@ fn the_best_priority_that_works_is_used_by_weight() {
         });
         (opened.expect("open"), feed.into_inner().expect("no panic").expect("given"))
     };
-    let address = links.opened[0].addresses[0];
+    let address = links.opened[0].places[0].address().expect("an address");
     let instance = |server: usize, priority, weight| Instance {
         host: servers[server].address.ip().to_string(),
         port: servers[server].address.port(),
