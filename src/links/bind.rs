@@ -36,7 +36,6 @@ pub(super) struct Bound {
 pub(super) enum Listener {
     /// TCP, or a Unix socket under the type of TCP's: accepting is the same call for both.
     Stream(StdListener),
-    #[expect(dead_code, reason = "no plan of a file asks for one yet")]
     Datagram(StdUdpSocket),
 }
 

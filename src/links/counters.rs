@@ -18,7 +18,7 @@ const MOST_PLACES: usize = 4096;
 /// Of one link, over all of its listeners.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections accepted.
+    /// Connections accepted; of UDP, clients that sent something.
     pub accepted: AtomicU64,
     /// Connections that are open.
     pub open: AtomicU64,
@@ -65,6 +65,11 @@ impl Counters {
         let bucket = CONNECT_BOUNDS_US.partition_point(|&bound| bound < micros);
         add(&self.connect_times[bucket], 1);
         add(&self.connect_time_us, micros);
+        self.used(address)
+    }
+
+    /// `address` is used from now on.
+    pub(super) fn used(&self, address: &Endpoint) -> Use {
         let place = self.place(address);
         add(&place.connected, 1);
         add(&place.open, 1);

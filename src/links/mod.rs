@@ -28,6 +28,7 @@ mod shared;
 mod side;
 mod slots;
 mod source;
+mod udp;
 mod upstream;
 mod worker;
 

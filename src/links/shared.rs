@@ -97,7 +97,8 @@ impl Shared {
         guest
     }
 
-    fn try_admit(self: &Arc<Self>) -> Option<Guest> {
+    /// As [`Self::admit`], for somebody who does not wait.
+    pub(super) fn try_admit(self: &Arc<Self>) -> Option<Guest> {
         if !self.limit.as_ref().is_none_or(Places::take) {
             return None;
         }
@@ -111,8 +112,7 @@ impl Shared {
 
     /// A connection has found its upstream.
     pub(super) fn served(&self) {
-        // The look is cheaper than the change, and this is for every connection.
-        if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
+        if self.works_again() {
             info!("{}: {} takes connections again", self.source, self.to);
         }
     }
@@ -120,9 +120,24 @@ impl Shared {
     /// A connection has found none.
     pub(super) fn unserved(&self, error: &ConnectError) {
         self.counters.unserved.fetch_add(1, Ordering::Relaxed);
-        if !self.is_failing.swap(true, Ordering::Relaxed) {
+        if self.begins_to_fail() {
             warn!("{}: cannot connect to {}: {error}; clients get a reset", self.source, self.to);
         }
+    }
+
+    /// No address takes anything, and that is news.
+    pub(super) fn begins_to_fail(&self) -> bool {
+        !self.is_failing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Some address does, and that is news.
+    pub(super) fn works_again(&self) -> bool {
+        // The look is cheaper than the change, and this is for every connection.
+        self.is_failing() && self.is_failing.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 }
 
@@ -145,6 +160,11 @@ impl Places {
 
     fn give_back(&self) {
         self.taken.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How many there are, taken or not.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     /// Nobody has one.

@@ -5,6 +5,8 @@
 //! Two ways in. [`Upstream::at_hand`] answers at once, and not at all where a source must be waited for: a relaying
 //! thread asks it for each connection that it accepts. [`Upstream::connect`] waits, and tries what there is to try.
 
+mod datagrams;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};

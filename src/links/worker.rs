@@ -19,6 +19,7 @@ use super::feed::{self, Follow};
 use super::holder::{self, Holder};
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
 use super::shared::{Doorbells, Places, Shared};
+use super::udp;
 use super::upstream::{NewsOf, Upstream};
 use crate::config::{ListenAt, Workers};
 use crate::net::resolve::Resolver;
@@ -181,7 +182,7 @@ fn start(
     for (forward, listeners) in bound {
         let places: Vec<_> = listeners.iter().map(|bound| bound.at.clone()).collect();
         let own = places.iter().filter_map(ListenAt::address).collect();
-        let Forward { to, source, connect_timeout, max_connections, idle_timeout: _, listen: _ } =
+        let Forward { to, source, connect_timeout, max_connections, idle_timeout, listen: _ } =
             forward.clone();
         let counters = Arc::<Counters>::default();
         let upstream = Upstream::new(to.clone(), connect_timeout, own, &news, Arc::clone(&counters));
@@ -196,15 +197,21 @@ fn start(
             Arc::clone(&descriptors),
             Arc::clone(&doorbells),
         ));
+        let _context = beside.enter();
+        let mut sockets = Vec::new();
         for Bound { at: _, listener, file } in listeners {
             files.extend(file);
             match listener {
                 Listener::Stream(listener) => {
                     first.listen(Acceptor::new(listener.into(), Arc::clone(&shared)))?;
                 }
-                // No plan asks for one yet.
-                Listener::Datagram(_) => {}
+                Listener::Datagram(socket) => sockets.push(socket),
             }
+        }
+        if !sockets.is_empty() {
+            let wanted = max_connections.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
+            let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most());
+            beside.spawn(udp::forward(sockets, shared, bounds)?);
         }
         opened.push(Opened { places, to, source, counters });
     }

@@ -8,3 +8,4 @@ pub mod spawn;
 pub mod splice;
 pub mod stderr;
 pub mod tty;
+pub mod watch;
