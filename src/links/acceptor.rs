@@ -15,6 +15,9 @@ use super::connection::Client;
 use super::shared::{Episode, Shared};
 use crate::sys::socket;
 
+/// So many are accepted before those that are there get their turn.
+const BATCH: usize = 64;
+
 /// After a failed accept: when descriptors are short, waiting is all that helps.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
@@ -23,6 +26,10 @@ pub(super) struct Acceptor {
     socket: OwnedFd,
     shared: Arc<Shared>,
     short: Episode,
+    /// The last round in which somebody waited.
+    round: u64,
+    /// So many may be waiting.
+    crowd: usize,
     /// The kernel is not asked to tell of clients.
     pub(super) is_paused: bool,
 }
@@ -42,12 +49,20 @@ pub(super) enum Accepted {
 
 impl Acceptor {
     pub(super) fn new(socket: OwnedFd, shared: Arc<Shared>) -> Self {
-        Self { socket, shared, short: Episode::default(), is_paused: false }
+        Self { socket, shared, short: Episode::default(), round: 0, crowd: 1, is_paused: false }
     }
 
     /// Told for as long as somebody waits.
     pub(super) fn interest(token: u64) -> EpollEvent {
         EpollEvent::new(EpollFlags::EPOLLIN, token)
+    }
+
+    /// How many to accept in this round of the thread: one, and twice as many each time that somebody waits in the
+    /// very next one. To ask in vain costs the kernel as much as half an accept.
+    pub(super) fn batch(&mut self, round: u64) -> usize {
+        self.crowd = if round == self.round + 1 { (self.crowd * 2).min(BATCH) } else { 1 };
+        self.round = round;
+        self.crowd
     }
 
     pub(super) fn accept(&mut self) -> Accepted {

@@ -123,7 +123,10 @@ impl Connection {
                 return Next::Waits;
             }
             if error.is_none() {
-                *error = attempt.address.verdict(self.upstream.socket()).err();
+                *error = match self.upstream.has_failed() {
+                    true => Some(self.upstream.failure()),
+                    false => attempt.address.verdict(self.upstream.socket()).err(),
+                };
             }
             if error.is_some() {
                 return Next::Refused;

@@ -23,8 +23,8 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Begins an attempt. The socket does not block; it is writable once it is connected or has failed, and
-    /// [`Endpoint::verdict`] says which. `WouldBlock`: a Unix socket whose queue is full.
+    /// Begins an attempt. The socket does not block; it is writable once it is connected or has failed.
+    /// `WouldBlock`: a Unix socket whose queue is full.
     pub(super) fn begin(&self) -> io::Result<TcpStream> {
         match self {
             Self::Tcp(address) => {
@@ -47,14 +47,10 @@ impl Endpoint {
         }
     }
 
-    /// Whether the attempt has made a connection, once its socket is writable.
+    /// Whether a socket that got its connection got it from somebody else. A port of this machine's that nobody listens
+    /// on may be given to the very socket that asks for it: TCP then connects that socket to itself.
     pub(super) fn verdict(&self, socket: &TcpStream) -> io::Result<()> {
-        if let Some(error) = socket.take_error()? {
-            return Err(error);
-        }
         match self {
-            // A port of this machine's that nobody listens on may be given to the very socket that asks for it:
-            // TCP then connects that socket to itself.
             Self::Tcp(address) if socket.local_addr()? == *address => {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
@@ -70,6 +66,9 @@ impl Endpoint {
                     let socket = tokio::net::TcpStream::from_std(socket)?;
                     socket.ready(Interest::WRITABLE).await?;
                     let socket = socket.into_std()?;
+                    if let Some(error) = socket.take_error()? {
+                        return Err(error);
+                    }
                     return self.verdict(&socket).map(|()| socket);
                 }
                 // Where TCP would wait in the queue.

@@ -26,9 +26,6 @@ use super::side::Side;
 use super::slots::{Slots, Token};
 use super::upstream::Tried;
 
-/// So many clients are accepted before those that are there get their turn.
-const BATCH: usize = 64;
-
 /// So many events are taken at a time.
 const EVENTS: usize = 256;
 
@@ -82,6 +79,8 @@ pub(super) struct Engine {
     turns: Vec<Mailbox>,
     next_turn: usize,
     connections: Slots<Connection>,
+    /// Of the loop.
+    round: u64,
     /// Those that have more to do.
     busy: VecDeque<Token>,
     timers: BinaryHeap<Reverse<(Instant, Due)>>,
@@ -119,6 +118,7 @@ impl Engine {
             turns: Vec::new(),
             next_turn: 0,
             connections: Slots::default(),
+            round: 1,
             busy: VecDeque::new(),
             timers: BinaryHeap::new(),
             beside,
@@ -174,6 +174,7 @@ impl Engine {
                 self.advance(token, Connection::advance);
             }
             self.close_quiet();
+            self.round += 1;
         }
     }
 
@@ -263,7 +264,8 @@ impl Engine {
     }
 
     fn accept(&mut self, number: usize) {
-        for _ in 0..BATCH {
+        let batch = self.acceptors.get_mut(number).map_or(0, |acceptor| acceptor.batch(self.round));
+        for _ in 0..batch {
             let Some(acceptor) = self.acceptors.get_mut(number) else { return };
             match acceptor.accept() {
                 Accepted::Client(client) => match self.turns.get(self.next_turn) {

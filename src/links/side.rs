@@ -61,6 +61,12 @@ impl Side {
         self.ready.contains(EpollFlags::EPOLLERR)
     }
 
+    /// Why it has failed. The kernel tells once.
+    pub(super) fn failure(&self) -> io::Error {
+        let told = self.socket.take_error().unwrap_or_else(Some);
+        told.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+    }
+
     /// Reads once: 0 at the end of the stream, `None` when there is nothing now.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty());
