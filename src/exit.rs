@@ -2,6 +2,8 @@
 
 /// Bad usage: the command line could not be understood.
 pub const USAGE: u8 = 2;
+/// What main needs can't be had (sysexits' EX_UNAVAILABLE): a link that it waits for was not reached in time.
+pub const UNAVAILABLE: u8 = 69;
 /// An internal failure: ensign itself could not go on.
 pub const INTERNAL: u8 = 70;
 /// Bad configuration (sysexits' EX_CONFIG); nothing was started.

@@ -1,6 +1,7 @@
 //! `ensign links`: what would be forwarded, and where the hosts file says that it is now. Starts, opens and looks up
 //! nothing else; `--resolve` (`resolved`) looks up the rest. Called by the wiring.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +38,12 @@ pub fn run(
         Show::PlanAndVariables => {
             let main = &config.services[config.main.0];
             writeln!(out)?;
-            print_variables(&env, &main.env, out)?;
+            let exported = links::exported(main, &plan);
+            let given: Vec<_> = env.into_iter().filter(|(name, _)| !exported.replaces(name)).collect();
+            // The later one wins, as for the service itself.
+            let added: BTreeMap<_, _> = exported.variables().iter().chain(&main.env).cloned().collect();
+            let added: Vec<_> = added.into_iter().collect();
+            print_variables(&given, &added, out)?;
         }
     }
     Ok(plan)
@@ -171,6 +177,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             max_connections: None,
             idle_timeout: Duration::from_secs(60),
+            wait: None,
+            export: false,
         };
         let plan = links::plan_links(&EnvLinks::All, [("web", &api)], env(ENV));
         let hosts = Hosts::parse(b"172.17.0.9 db\n");

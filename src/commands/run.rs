@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cli::Run;
 use crate::config::{self, Config, DnsName};
@@ -12,9 +11,6 @@ use crate::net::resolve::Resolver;
 use crate::registry::{Registry, Seen};
 use crate::sys::process;
 use crate::{exit, log, runtime};
-
-/// At the very end, for what main wrote last and a link has not delivered yet. Mostly there is nothing.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs to the end of the container.
 pub fn run(args: Run) -> ExitCode {
@@ -26,14 +22,12 @@ pub fn run(args: Run) -> ExitCode {
     let plan = links::plan(&config, std::env::vars_os());
     // Two for each connection of a link: the limit that was meant for main should not be theirs.
     let before = if plan.forwards.is_empty() { None } else { process::raise_descriptor_limit() };
-    // Lives as long as the container: its threads serve the links.
-    let links = match open_links(&config, &plan) {
-        Ok(links) => links,
+    let opened = match open_links(&config, &plan) {
+        Ok(opened) => opened,
         Err(code) => return ExitCode::from(code),
     };
-    let end = runtime::run(config, before);
-    links.finish(LAST_WORDS);
-    match end {
+    let exported = config.services.iter().map(|service| links::exported(service, &plan)).collect();
+    match runtime::run(config, opened, exported, before) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             tracing::error!("{error}");

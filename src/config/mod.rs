@@ -278,6 +278,10 @@ pub struct Link {
     pub max_connections: Option<NonZeroU32>,
     /// A UDP client that is silent for so long, both ways, is forgotten.
     pub idle_timeout: Duration,
+    /// Each start of the service waits this long at most for an upstream that takes a connection.
+    pub wait: Option<Duration>,
+    /// The service gets variables as Docker's, that say where this link listens.
+    pub export: bool,
 }
 
 /// Which address of several the next connection goes to.

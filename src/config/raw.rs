@@ -117,6 +117,8 @@ pub struct Link {
     pub balance: Field<String>,
     pub connect_timeout: Field<String>,
     pub max_connections: Field<Number>,
+    pub wait: Field<String>,
+    pub export: Field<bool>,
 }
 
 /// The settings that are common to all services.
@@ -303,6 +305,8 @@ impl Link {
             balance: t.string("balance"),
             connect_timeout: t.string("connect_timeout"),
             max_connections: t.number("max_connections"),
+            wait: t.string("wait"),
+            export: t.boolean("export"),
         }
     }
 }

@@ -9,7 +9,7 @@ mod quantity;
 mod users;
 
 pub use hosts::{address_rule, host_name, host_port, http_url, listen, port, registry_url};
-pub use names::{dns_name, label, make_label, registry_prefix, service_name};
+pub use names::{dns_name, docker_alias, label, make_label, registry_prefix, service_name};
 pub use quantity::{duration, duration_or_never, limit, limit_number, positive_duration, signal};
 pub use users::user;
 

@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use crate::config::units::docker_alias as alias_of;
+
 /// A longer range of ports is refused: it is a mistake, or media traffic that wants no forwarder.
 pub const LONGEST_RANGE: usize = 256;
 
@@ -120,11 +122,6 @@ pub fn scan(env: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<EnvLink>
             )
         })
         .collect()
-}
-
-/// `name` as Docker spells it in a variable: `my-db` is `MY_DB`.
-pub fn alias_of(name: &str) -> String {
-    name.to_uppercase().replace('-', "_")
 }
 
 /// Whether the variable `name` was made for the link of `alias`.

@@ -8,6 +8,7 @@
 //! as events.
 
 pub mod docker_env;
+pub mod export;
 mod picker;
 pub mod plan;
 
@@ -23,6 +24,7 @@ mod feed;
 mod found;
 mod holder;
 mod pipes;
+mod reach;
 mod relay;
 mod shared;
 mod side;
@@ -33,11 +35,13 @@ mod upstream;
 mod worker;
 
 pub use counters::{CONNECT_BOUNDS_US, Counters, Place};
+pub use export::{Exported, exported};
 pub use feed::{Feed, Follow};
 pub use found::{Found, found};
 pub use holder::Holder;
 pub use plan::{
     Bind, Forward, Notice, Peer, Plan, PlanError, Source, Target, Transport, Way, plan, plan_links,
 };
+pub use reach::Reach;
 pub use source::listed;
 pub use worker::{LinkError, Links, Opened, open, open_following};

@@ -96,6 +96,8 @@ pub struct Peer {
     pub aliases: Vec<String>,
     /// As the hosts file spells them, where the variables say.
     pub names: Vec<String>,
+    /// In the variable's name: what programs know the port by.
+    pub number: u16,
     /// Where the peer was when this container started. Somebody else may live there by now.
     pub address: SocketAddr,
 }
@@ -335,7 +337,7 @@ impl Forward {
 impl Peer {
     fn new(link: &EnvLink, port: &EnvPort) -> Self {
         let names = link.name.iter().cloned().collect();
-        Self { aliases: vec![link.alias.clone()], names, address: port.to }
+        Self { aliases: vec![link.alias.clone()], names, number: port.number, address: port.to }
     }
 }
 

@@ -250,6 +250,7 @@ mod tests {
         Way::Peer(Peer {
             aliases: vec!["MY_DB".to_owned()],
             names: vec!["my-db".to_owned()],
+            number: 5432,
             address: "10.0.0.1:5432".parse().expect("an address"),
         })
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -18,6 +18,7 @@ use super::engine::{Engine, Letter, Mailbox};
 use super::feed::{self, Follow};
 use super::holder::{self, Holder};
 use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
+use super::reach::Reach;
 use super::shared::{Doorbells, Places, Shared};
 use super::udp;
 use super::upstream::{NewsOf, Upstream};
@@ -28,13 +29,14 @@ use crate::sys::process;
 /// For a relaying thread to tell that its time is over.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// The open links. Dropping it closes them, and every connection through them.
-#[derive(Debug)]
+/// The open links; by default none. Dropping it closes them, and every connection through them.
+#[derive(Debug, Default)]
 pub struct Links {
     /// In the plan's order.
     pub opened: Vec<Opened>,
     /// Forwards of variables that could not be opened; each has been logged as a warning.
     pub skipped: Vec<LinkError>,
+    forwards: Vec<Arc<Shared>>,
     /// Removed before the threads end: nobody connects to what is not served.
     _files: Vec<SocketFile>,
     threads: Option<Threads>,
@@ -63,7 +65,8 @@ pub enum LinkError {
 
 #[derive(Debug)]
 struct Threads {
-    /// Of the one for what takes time.
+    /// The one for what takes time.
+    beside: Handle,
     stop: Option<oneshot::Sender<()>>,
     engines: Vec<Mailbox>,
     joined: Vec<JoinHandle<()>>,
@@ -99,13 +102,21 @@ pub fn open_following(plan: &Plan, resolver: Resolver, follow: Follow<'_>) -> Re
     for error in &skipped {
         warn!("{error}; this link is left out");
     }
-    let (opened, files, threads) =
+    let Started { opened, forwards, files, threads } =
         start(bound, resolver, plan.workers, follow).map_err(|error| vec![LinkError::Start(error)])?;
     for Opened { places, to, source, .. } in &opened {
         let places: Vec<_> = places.iter().map(ListenAt::to_string).collect();
         info!("{source}: {} goes to {to}", places.join(" and "));
     }
-    Ok(Links { opened, skipped, _files: files, threads })
+    Ok(Links { opened, skipped, forwards, _files: files, threads })
+}
+
+#[derive(Default)]
+struct Started {
+    opened: Vec<Opened>,
+    forwards: Vec<Arc<Shared>>,
+    files: Vec<SocketFile>,
+    threads: Option<Threads>,
 }
 
 /// A place that can't be listened at.
@@ -154,9 +165,9 @@ fn start(
     resolver: Resolver,
     workers: Workers,
     follow: Follow<'_>,
-) -> io::Result<(Vec<Opened>, Vec<SocketFile>, Option<Threads>)> {
+) -> io::Result<Started> {
     if bound.is_empty() {
-        return Ok((Vec::new(), Vec::new(), None));
+        return Ok(Started::default());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let beside = runtime.handle();
@@ -170,7 +181,7 @@ fn start(
     }
     let resolver = Arc::new(resolver);
     let doorbells = Arc::new(Doorbells::new(mailboxes.iter().map(Mailbox::bell).collect()));
-    let (mut opened, mut files) = (Vec::new(), Vec::new());
+    let (mut opened, mut forwards, mut files) = (Vec::new(), Vec::new(), Vec::new());
     let mut news = NewsOf::new();
     for name in bound.iter().flat_map(|(forward, _)| forward.to.names()) {
         news.entry(name.clone()).or_insert_with(|| {
@@ -211,18 +222,25 @@ fn start(
         if !sockets.is_empty() {
             let wanted = max_connections.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
             let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most());
-            beside.spawn(udp::forward(sockets, shared, bounds)?);
+            beside.spawn(udp::forward(sockets, Arc::clone(&shared), bounds)?);
         }
         opened.push(Opened { places, to, source, counters });
+        forwards.push(shared);
     }
-    Threads::start(runtime, engines).map(|threads| (opened, files, Some(threads)))
+    Threads::start(runtime, engines).map(|threads| Started {
+        opened,
+        forwards,
+        files,
+        threads: Some(threads),
+    })
 }
 
 impl Threads {
     /// They inherit the signal mask of the thread that opens the links: PID 1 has blocked them all there.
     fn start(runtime: Runtime, engines: Vec<Engine>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        let mut threads = Self { stop: Some(stop), engines: Vec::new(), joined: Vec::new() };
+        let beside = runtime.handle().clone();
+        let mut threads = Self { beside, stop: Some(stop), engines: Vec::new(), joined: Vec::new() };
         let wait = move || {
             // An error says that the other end was dropped: as good as being told.
             let _ = runtime.block_on(stopped);
@@ -252,6 +270,14 @@ impl Threads {
 }
 
 impl Links {
+    /// The upstreams of a `[[link]]`.
+    pub fn reach(&self, service: &str, link: &str) -> Reach {
+        let source = Source::File { service: service.to_owned(), link: link.to_owned() };
+        let forwards = self.forwards.iter().filter(|forward| forward.source == source);
+        let on = self.threads.as_ref().map(|threads| threads.beside.clone());
+        Reach { on, forwards: forwards.cloned().collect() }
+    }
+
     /// Closes the listeners, and the connections as soon as nothing is on its way through them: what a process wrote
     /// before it ended gets where it was sent to. Waits for that, for `limit` at most.
     pub fn finish(&self, limit: Duration) {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::{CheckId, ClaimId, Ending, ProbeId, RequestId, Run};
+use super::event::{AttemptId, CheckId, ClaimId, Ending, LinkId, ProbeId, RequestId, Run};
 use crate::config::{Conflict, ServiceId, Signal};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub enum Action {
     Probe { service: ServiceId, check: CheckId, probe: ProbeId },
     /// End a probe that took too long or lost its purpose. Still answered by `Probed`.
     CancelProbe { service: ServiceId, check: CheckId, probe: ProbeId },
+    /// Try once whether an upstream of the link takes a connection. Answered by `Reached`.
+    Reach { service: ServiceId, link: LinkId, attempt: AttemptId },
+    /// The answer does not matter any more.
+    CancelReach { service: ServiceId, link: LinkId, attempt: AttemptId },
     /// Put the service's records into the registry, with whatever may be left of an earlier try of this claim.
     Register { service: ServiceId, claim: ClaimId, request: RequestId, conflict: Conflict },
     /// Heartbeat.
@@ -88,6 +92,27 @@ pub enum Change {
     NeverStarts {
         after: ServiceId,
     },
+    /// The start waits for an upstream of the link, for so long at most.
+    AwaitingLink {
+        link: String,
+        limit: Duration,
+    },
+    StillAwaitingLink {
+        link: String,
+        waited: Duration,
+        left: Duration,
+    },
+    /// One has taken a connection; only told after it was told that it is waited for.
+    LinkReached {
+        link: String,
+        waited: Duration,
+    },
+    /// None has in all that time: the service does not start.
+    LinkNotReached {
+        link: String,
+        waited: Duration,
+        next: Next,
+    },
 }
 
 /// What follows a process's end.
@@ -124,12 +149,7 @@ impl fmt::Display for Change {
             Self::Started { run: Run(n) } => write!(f, "started again (run {n})"),
             Self::Ready => write!(f, "ready"),
             Self::Ended { ending, ran_for, next } => {
-                write!(f, "ended: {ending} after {ran_for:.1?}; ")?;
-                match next {
-                    Next::RestartIn(delay) => write!(f, "starts again in {delay:.0?}"),
-                    Next::StaysDown => write!(f, "stays down"),
-                    Next::GivesUp => write!(f, "given up"),
-                }
+                write!(f, "ended: {ending} after {ran_for:.1?}; {next}")
             }
             Self::SignalDropped(signal) => write!(f, "{signal} dropped: main is not running"),
             Self::Stopping { signal, why: StopCause::Shutdown } => write!(f, "stopping with {signal}"),
@@ -157,6 +177,24 @@ impl fmt::Display for Change {
             Self::NeverStarts { .. } => {
                 write!(f, "never starts: a service that it is after will never be ready")
             }
+            Self::AwaitingLink { link, limit } => write!(f, "waiting up to {limit:?} for link `{link}`"),
+            Self::StillAwaitingLink { link, waited, left } => {
+                write!(f, "still waiting for link `{link}`, for {waited:.0?} by now, up to {left:.0?} more")
+            }
+            Self::LinkReached { link, waited } => write!(f, "link `{link}` reached after {waited:.1?}"),
+            Self::LinkNotReached { link, waited, next } => {
+                write!(f, "link `{link}` not reached within {waited:.1?}; {next}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestartIn(delay) => write!(f, "starts again in {delay:.0?}"),
+            Self::StaysDown => write!(f, "stays down"),
+            Self::GivesUp => write!(f, "given up"),
         }
     }
 }

@@ -18,6 +18,14 @@ pub struct CheckId(pub usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ProbeId(pub u32);
 
+/// A link's place in its service's `[[link]]` list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub usize);
+
+/// The number of one attempt to reach an upstream of any link of a service, over all its waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct AttemptId(pub u32);
+
 /// One attempt to hold a service's records in the registry: kept through renewals, replaced when it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClaimId(pub u32);
@@ -43,6 +51,8 @@ pub enum Event {
     Exited { service: ServiceId, run: Run, ending: Ending },
     /// A probe is over and nothing of it is left, also when it was cancelled.
     Probed { service: ServiceId, check: CheckId, probe: ProbeId, verdict: Verdict },
+    /// An attempt to reach an upstream of a link is over: one has taken a connection, or none has.
+    Reached { service: ServiceId, link: LinkId, attempt: AttemptId, verdict: Verdict },
     /// A registry request is over.
     Answered { service: ServiceId, request: RequestId, answer: Answer },
     /// A deadline has come; what is due follows from the time.

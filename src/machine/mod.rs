@@ -7,6 +7,7 @@
 
 pub mod action;
 pub mod announce;
+pub mod await_links;
 pub mod event;
 pub mod fitness;
 pub mod health;
@@ -14,6 +15,7 @@ pub mod order;
 pub mod out;
 pub mod restart;
 pub mod service;
+pub mod state;
 pub mod stop;
 pub mod time;
 
@@ -140,6 +142,11 @@ impl Supervisor {
                     service.probed(config, check, probe, verdict, out);
                 });
             }
+            Event::Reached { service, link, attempt, verdict } => {
+                self.with(service, now, actions, |service, config, out| {
+                    service.reached(config, link, attempt, verdict, out);
+                });
+            }
             Event::Answered { service, request, answer } => {
                 self.with(service, now, actions, |service, _, out| service.answered(request, answer, out));
             }
@@ -199,7 +206,7 @@ impl Supervisor {
             return;
         }
         match order::gate(&self.config, &self.services, id) {
-            Gate::Open => self.with(id, now, actions, |service, _, out| service.start(out)),
+            Gate::Open => self.with(id, now, actions, |service, config, out| service.start(config, out)),
             Gate::Closed => {}
             Gate::Shut(after) => {
                 // A wait that ends in vain is a failure, also when what was waited for ended well.
@@ -315,7 +322,7 @@ impl Supervisor {
         let main = &self.services[self.config.main.0];
         match main.state() {
             State::Down { .. } => true,
-            State::Waiting | State::Backoff { .. } => self.phase.is_closing(),
+            State::Waiting | State::AwaitingLinks | State::Backoff { .. } => self.phase.is_closing(),
             State::Starting { .. } | State::Up { .. } | State::Stopping { .. } => false,
         }
     }
@@ -344,7 +351,7 @@ impl Supervisor {
         self.services.iter().any(|service| match service.state() {
             State::Starting { .. } | State::Up { .. } => true,
             State::Stopping { kill, .. } => *kill != Kill::Done,
-            State::Waiting | State::Backoff { .. } | State::Down { .. } => false,
+            State::Waiting | State::AwaitingLinks | State::Backoff { .. } | State::Down { .. } => false,
         })
     }
 

@@ -1,15 +1,22 @@
 //! One service: its runs, its readiness, and whether it is fit to be announced. Owns its restart history, its health
 //! and its announcer; knows nothing of other services (`mod.rs` and `stop.rs` say when it may start and must stop).
 
+use std::time::Duration;
+
 use super::action::{Action, Change, Next, StopCause, Unfit};
 use super::announce::Announcer;
-use super::event::{Answer, CheckId, Ending, ProbeId, RequestId, Run, SpawnFailure, Verdict};
+use super::await_links::{self, AwaitLinks, Progress};
+use super::event::{
+    Answer, AttemptId, CheckId, Ending, LinkId, ProbeId, RequestId, Run, SpawnFailure, Verdict,
+};
 use super::fitness::Fitness;
 use super::health::{self, Health};
 use super::out::Out;
 use super::restart::{Decision, History};
+pub use super::state::{Closing, Delivery, DownWhy, Kill, Readiness, State};
 use super::time::{Time, earliest};
 use crate::config::{self, Kind, ReadyBy, RestartWhen, ServiceId, Signal};
+use crate::exit;
 
 /// SIGKILL, the same number everywhere; the machine has no libc to ask.
 pub const SIGKILL: Signal = Signal(9);
@@ -18,59 +25,11 @@ pub const SIGKILL: Signal = Signal(9);
 pub struct Service {
     state: State,
     last_run: Run,
+    links: AwaitLinks,
     history: History,
     health: Health,
     announcer: Announcer,
     fitness: Fitness,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Not started yet: what it is `after` is not ready.
-    Waiting,
-    /// Asked for; the answer comes in the same turn.
-    Starting {
-        since: Time,
-    },
-    Up {
-        since: Time,
-        ready: Readiness,
-    },
-    /// Asked to go, still there.
-    Stopping {
-        since: Time,
-        cause: StopCause,
-        kill: Kill,
-    },
-    Backoff {
-        until: Time,
-    },
-    /// For good.
-    Down {
-        last: Option<Ending>,
-        why: DownWhy,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
-    No,
-    Yes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kill {
-    At(Time),
-    /// Left to the container runtime.
-    Never,
-    Done,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownWhy {
-    /// Its policy wants no further run, or the container is stopping.
-    Ended,
-    GaveUp,
 }
 
 impl Service {
@@ -78,6 +37,7 @@ impl Service {
         Self {
             state: State::Waiting,
             last_run: Run(0),
+            links: AwaitLinks::default(),
             history: History::default(),
             health: Health::new(&config.checks),
             announcer: Announcer::new(config.announce.iter().map(|announce| announce.ttl).min()),
@@ -105,7 +65,7 @@ impl Service {
     pub fn has_process(&self) -> bool {
         match self.state {
             State::Starting { .. } | State::Up { .. } | State::Stopping { .. } => true,
-            State::Waiting | State::Backoff { .. } | State::Down { .. } => false,
+            State::Waiting | State::AwaitingLinks | State::Backoff { .. } | State::Down { .. } => false,
         }
     }
 
@@ -123,7 +83,33 @@ impl Service {
         matches!(self.state, State::Down { .. }) && !self.is_reached(config)
     }
 
-    pub fn start(&mut self, out: &mut Out<'_>) {
+    /// Its turn has come: it starts once the links that it waits for are reached, which may be now.
+    pub fn start(&mut self, config: &config::Service, out: &mut Out<'_>) {
+        self.state = State::AwaitingLinks;
+        let progress = self.links.begin(&config.links, out);
+        self.go_on(config, progress, out);
+    }
+
+    pub fn reached(
+        &mut self,
+        config: &config::Service,
+        link: LinkId,
+        attempt: AttemptId,
+        verdict: Verdict,
+        out: &mut Out<'_>,
+    ) {
+        self.links.reached(&config.links, link, attempt, verdict, out);
+    }
+
+    fn go_on(&mut self, config: &config::Service, progress: Progress, out: &mut Out<'_>) {
+        match progress {
+            Progress::Waiting => {}
+            Progress::AllReached => self.spawn(out),
+            Progress::InVain(link, waited) => self.not_reached(config, link, waited, out),
+        }
+    }
+
+    fn spawn(&mut self, out: &mut Out<'_>) {
         self.last_run = Run(self.last_run.0.wrapping_add(1));
         self.state = State::Starting { since: out.now };
         out.act(Action::Spawn { service: out.service, run: self.last_run });
@@ -170,7 +156,7 @@ impl Service {
         }
         match self.state {
             State::Up { since, .. } | State::Stopping { since, .. } if closing == Closing::Yes => {
-                self.end(ending, since, Next::StaysDown, out);
+                self.end(ending, since, out);
             }
             State::Up { since, .. } => match (config.restart.when, ending.is_success(), config.kind) {
                 (RestartWhen::Always, _, Kind::Daemon)
@@ -180,20 +166,24 @@ impl Service {
                 (RestartWhen::Always, true, Kind::Oneshot)
                 | (RestartWhen::OnFailure, true, Kind::Daemon | Kind::Oneshot)
                 | (RestartWhen::Never, _, Kind::Daemon | Kind::Oneshot) => {
-                    self.end(ending, since, Next::StaysDown, out);
+                    self.end(ending, since, out);
                 }
             },
             State::Stopping { since, cause, .. } => match cause {
-                StopCause::Shutdown => self.end(ending, since, Next::StaysDown, out),
+                StopCause::Shutdown => self.end(ending, since, out),
                 // Stopped because it was not fit, so that it counts as a crash whatever it ended with.
                 StopCause::Unhealthy(_) | StopCause::NotReadyInTime => match config.restart.when {
                     RestartWhen::Always | RestartWhen::OnFailure => {
                         self.crashed(config, ending, since, out);
                     }
-                    RestartWhen::Never => self.end(ending, since, Next::StaysDown, out),
+                    RestartWhen::Never => self.end(ending, since, out),
                 },
             },
-            State::Waiting | State::Starting { .. } | State::Backoff { .. } | State::Down { .. } => {}
+            State::Waiting
+            | State::AwaitingLinks
+            | State::Starting { .. }
+            | State::Backoff { .. }
+            | State::Down { .. } => {}
         }
     }
 
@@ -216,7 +206,8 @@ impl Service {
     /// Asks it to go for the container's shutdown, which no restart follows. No signal: the sweep's TERM reaches it.
     pub fn shut_down(&mut self, signal: Option<Signal>, kill: Kill, out: &mut Out<'_>) {
         match self.state {
-            State::Waiting | State::Backoff { .. } => {
+            State::Waiting | State::AwaitingLinks | State::Backoff { .. } => {
+                self.links.cancel(out);
                 self.state = State::Down { last: self.last_ending(), why: DownWhy::Ended };
             }
             State::Starting { .. } | State::Up { .. } => {
@@ -242,6 +233,7 @@ impl Service {
             State::Stopping { since, cause, kill: Kill::At(_) | Kill::Never } => (since, cause),
             State::Stopping { kill: Kill::Done, .. }
             | State::Waiting
+            | State::AwaitingLinks
             | State::Backoff { .. }
             | State::Down { .. } => return,
         };
@@ -269,6 +261,7 @@ impl Service {
             State::Stopping { cause: StopCause::Shutdown, .. } | State::Down { .. } => true,
             State::Stopping { cause: StopCause::Unhealthy(_) | StopCause::NotReadyInTime, .. }
             | State::Waiting
+            | State::AwaitingLinks
             | State::Starting { .. }
             | State::Up { .. }
             | State::Backoff { .. } => false,
@@ -280,6 +273,7 @@ impl Service {
         match self.state {
             State::Down { last, .. } => last,
             State::Waiting
+            | State::AwaitingLinks
             | State::Starting { .. }
             | State::Up { .. }
             | State::Stopping { .. }
@@ -303,7 +297,12 @@ impl Service {
             self.restart_if_wanted(config, Some(check), out);
         }
         match self.state {
-            State::Backoff { until } if until <= out.now && closing == Closing::No => self.start(out),
+            State::AwaitingLinks if closing == Closing::Yes => self.shut_down(None, Kill::Never, out),
+            State::AwaitingLinks => {
+                let progress = self.links.advance(&config.links, out);
+                self.go_on(config, progress, out);
+            }
+            State::Backoff { until } if until <= out.now && closing == Closing::No => self.start(config, out),
             State::Stopping { kill: Kill::At(at), .. } if at <= out.now => self.kill(out),
             // A oneshot is reached by its end, never by being up.
             State::Up { since, ready: Readiness::No } if config.kind == Kind::Daemon => {
@@ -333,6 +332,7 @@ impl Service {
     pub fn next_deadline(&self, config: &config::Service, closing: Closing) -> Option<Time> {
         let own = match self.state {
             State::Waiting | State::Starting { .. } | State::Down { .. } => None,
+            State::AwaitingLinks => self.links.next_deadline(),
             State::Up { since, ready: Readiness::No } => {
                 (config.kind == Kind::Daemon).then(|| since + config.ready.timeout)
             }
@@ -355,9 +355,11 @@ impl Service {
             },
             State::Up { ready: Readiness::No, .. } => Err(Unfit::NotReady),
             State::Stopping { .. } => Err(Unfit::Stopping),
-            State::Waiting | State::Starting { .. } | State::Backoff { .. } | State::Down { .. } => {
-                Err(Unfit::NotRunning)
-            }
+            State::Waiting
+            | State::AwaitingLinks
+            | State::Starting { .. }
+            | State::Backoff { .. }
+            | State::Down { .. } => Err(Unfit::NotRunning),
         }
     }
 
@@ -374,7 +376,11 @@ impl Service {
     fn stop(&mut self, signal: Option<Signal>, cause: StopCause, kill: Kill, out: &mut Out<'_>) {
         let since = match self.state {
             State::Starting { since } | State::Up { since, .. } => since,
-            State::Waiting | State::Stopping { .. } | State::Backoff { .. } | State::Down { .. } => return,
+            State::Waiting
+            | State::AwaitingLinks
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Down { .. } => return,
         };
         self.health.stop(out);
         self.state = State::Stopping { since, cause, kill };
@@ -385,41 +391,59 @@ impl Service {
     }
 
     fn crashed(&mut self, config: &config::Service, ending: Ending, since: Time, out: &mut Out<'_>) {
+        self.health.stop(out);
         let ran_for = out.now.since(since);
+        let next = self.after_crash(config, ending, ran_for, out);
+        if let Next::RestartIn(_) = next {
+            out.act(Action::KillRemains { service: out.service, run: self.last_run });
+        }
+        out.tell(Change::Ended { ending, ran_for, next });
+    }
+
+    /// A link that it waits for was not reached in time. A first start that fails so is not tried again; any other
+    /// counts as a crash.
+    fn not_reached(&mut self, config: &config::Service, link: LinkId, waited: Duration, out: &mut Out<'_>) {
+        self.links.cancel(out);
+        let ending = Ending::Code(exit::UNAVAILABLE);
+        let next = match self.last_run {
+            Run(0) => {
+                self.state = State::Down { last: Some(ending), why: DownWhy::GaveUp };
+                Next::GivesUp
+            }
+            // However long it waited: that was no run.
+            Run(_) => self.after_crash(config, ending, Duration::ZERO, out),
+        };
+        let link = await_links::name(&config.links, link);
+        out.tell(Change::LinkNotReached { link, waited, next });
+    }
+
+    /// Backs off or gives up, and says which.
+    fn after_crash(
+        &mut self,
+        config: &config::Service,
+        ending: Ending,
+        ran_for: Duration,
+        out: &mut Out<'_>,
+    ) -> Next {
         match self.history.crashed(&config.restart, ran_for, ending, out.now, out.rng) {
-            Decision::GiveUp => self.end(ending, since, Next::GivesUp, out),
+            Decision::GiveUp => {
+                self.state = State::Down { last: Some(ending), why: DownWhy::GaveUp };
+                Next::GivesUp
+            }
             Decision::After(delay) => {
-                self.health.stop(out);
-                out.act(Action::KillRemains { service: out.service, run: self.last_run });
-                out.tell(Change::Ended { ending, ran_for, next: Next::RestartIn(delay) });
                 self.fitness.must_settle(config.ready.settle.max(self.history.ceiling(&config.restart)));
                 self.state = State::Backoff { until: out.now + delay };
+                Next::RestartIn(delay)
             }
         }
     }
 
-    fn end(&mut self, ending: Ending, since: Time, next: Next, out: &mut Out<'_>) {
+    /// For good, by policy or by the container's end.
+    fn end(&mut self, ending: Ending, since: Time, out: &mut Out<'_>) {
         self.health.stop(out);
-        out.tell(Change::Ended { ending, ran_for: out.now.since(since), next });
-        let why = match next {
-            Next::GivesUp => DownWhy::GaveUp,
-            Next::StaysDown | Next::RestartIn(_) => DownWhy::Ended,
-        };
-        self.state = State::Down { last: Some(ending), why };
+        out.tell(Change::Ended { ending, ran_for: out.now.since(since), next: Next::StaysDown });
+        self.state = State::Down { last: Some(ending), why: DownWhy::Ended };
     }
-}
-
-/// Whether the container is on its way out: nothing is started any more and nothing stays announced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
-    No,
-    Yes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    Sent,
-    Dropped,
 }
 
 /// The service's own deadline, for a stop that begins now.

@@ -16,12 +16,23 @@ use crate::machine::event::CheckId;
 pub struct Journal {
     /// Why each check failed last.
     failures: Rc<RefCell<HashMap<(ServiceId, CheckId), String>>>,
+    /// Why each link was not reached last, by its name.
+    unreached: Rc<RefCell<HashMap<(ServiceId, String), String>>>,
 }
 
 impl Journal {
     /// Keeps why a probe failed for the line that says that its check is unhealthy.
     pub fn note_failure(&self, service: ServiceId, check: CheckId, why: String) {
         self.failures.borrow_mut().insert((service, check), why);
+    }
+
+    /// Keeps what came of an attempt to reach a link's upstream for the lines that say that it is waited for.
+    pub fn note_reach(&self, service: ServiceId, link: String, result: Result<(), String>) {
+        let mut unreached = self.unreached.borrow_mut();
+        match result {
+            Ok(()) => drop(unreached.remove(&(service, link))),
+            Err(why) => drop(unreached.insert((service, link), why)),
+        }
     }
 
     pub fn tell(&self, config: &Config, notice: &Notice, registrar: &Registrar) {
@@ -39,8 +50,14 @@ impl Journal {
     /// What the supervisor need not know to decide, and people to understand.
     fn cause(&self, notice: &Notice, registrar: &Registrar) -> Option<String> {
         let service = notice.service?;
-        match notice.change {
-            Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, check)).cloned(),
+        match &notice.change {
+            Change::AwaitingLink { link, .. }
+            | Change::StillAwaitingLink { link, .. }
+            | Change::LinkNotReached { link, .. } => {
+                let why = self.unreached.borrow().get(&(service, link.clone())).cloned();
+                Some(why.unwrap_or_else(|| "no answer".to_owned()))
+            }
+            Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, *check)).cloned(),
             Change::RegistryLost => registrar.last_error(service),
             Change::Announced => registrar.describe(service),
             _ => None,
@@ -50,8 +67,12 @@ impl Journal {
 
 fn level(change: &Change) -> Level {
     match change {
-        Change::Ended { next: Next::GivesUp, .. } | Change::NeverStarts { .. } => Level::ERROR,
+        Change::Ended { next: Next::GivesUp, .. }
+        | Change::LinkNotReached { next: Next::GivesUp, .. }
+        | Change::NeverStarts { .. } => Level::ERROR,
         Change::Ended { next: Next::RestartIn(_), .. }
+        | Change::LinkNotReached { next: Next::RestartIn(_) | Next::StaysDown, .. }
+        | Change::StillAwaitingLink { .. }
         | Change::Killed
         | Change::Unhealthy { .. }
         | Change::KeyTaken
@@ -60,6 +81,8 @@ fn level(change: &Change) -> Level {
         Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
         Change::Started { .. }
         | Change::Ready
+        | Change::AwaitingLink { .. }
+        | Change::LinkReached { .. }
         | Change::Ended { next: Next::StaysDown, .. }
         | Change::Stopping { .. }
         | Change::Healthy { .. }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use self::children::Owner;
 use self::perform::World;
 use crate::config::{Config, Signal};
+use crate::links::{Exported, Links};
 use crate::machine::Supervisor;
 use crate::machine::event::{Descendants, Event, Verdict};
 use crate::machine::time::Time;
@@ -30,6 +31,9 @@ use crate::sys::{process, tty};
 
 /// How long a thread that read a folder (the loop itself never does) stays when it has nothing to do.
 const IDLE_THREAD: Duration = Duration::from_millis(200);
+
+/// For what main wrote last and a link has not delivered yet. Mostly there is nothing.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why supervision could not begin. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +47,14 @@ pub enum RuntimeError {
 }
 
 /// Supervises `config` to the end of the container and gives the exit code. All signals must be blocked already.
-/// `descriptors` are the limits of open files that services get back, if ours were changed.
-pub fn run(config: Config, descriptors: Option<(u64, u64)>) -> Result<u8, RuntimeError> {
+/// `links` are open, and stay so until this returns; `exported` is what they say to each service, in the services'
+/// order. `descriptors` are the limits of open files that services get back, if ours were changed.
+pub fn run(
+    config: Config,
+    links: Links,
+    exported: Vec<Exported>,
+    descriptors: Option<(u64, u64)>,
+) -> Result<u8, RuntimeError> {
     let io = |what| move |source| RuntimeError::Io { what, source };
     let signals = Signals::open().map_err(io("open the signal descriptor"))?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -55,12 +65,13 @@ pub fn run(config: Config, descriptors: Option<(u64, u64)>) -> Result<u8, Runtim
         .map_err(io("start the event loop"))?;
     let config = Arc::new(config);
     let (sender, events) = unbounded_channel();
-    let mut world = World::new(Arc::clone(&config), descriptors, sender)?;
+    let mut world = World::new(Arc::clone(&config), links, exported, descriptors, sender)?;
     let end = catch_unwind(AssertUnwindSafe(|| {
         let local = LocalSet::new();
         local.block_on(&tokio, Driver::new(config, &mut world, &signals, events).drive())
     }));
     world.leave();
+    world.close_links(LAST_WORDS);
     // A request that hangs in a file system must not hold up the exit.
     tokio.shutdown_background();
     match end {

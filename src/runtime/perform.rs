@@ -3,8 +3,10 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::resource::Resource as Rlimit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -15,9 +17,10 @@ use super::registrar::Registrar;
 use super::stop_with_job;
 use super::tasks::{Purpose, Tasks};
 use crate::checks::{self, http::Prober};
-use crate::config::{Config, Probe, Resource, Service, ServiceId, Signal};
+use crate::config::{Config, Probe, Resource, ServiceId, Signal};
+use crate::links::{Exported, Links};
 use crate::machine::action::Action;
-use crate::machine::event::{CheckId, Ending, Event, ProbeId, Run, SpawnFailure, Verdict};
+use crate::machine::event::{AttemptId, CheckId, Ending, Event, LinkId, ProbeId, Run, SpawnFailure, Verdict};
 use crate::net::resolve::Resolver;
 use crate::sys::process::{self, Pid};
 use crate::sys::spawn::{
@@ -37,6 +40,10 @@ pub struct World {
     resolver: Arc<Resolver>,
     /// Made only where there is an http check.
     prober: Option<Prober>,
+    /// Their threads serve as long as this is there.
+    links: Links,
+    /// What they say to each service.
+    exported: Vec<Exported>,
     environment: Vec<OsString>,
     position: Position,
     terminal: Option<Terminal>,
@@ -71,6 +78,8 @@ impl From<Event> for Done {
 impl World {
     pub fn new(
         config: Arc<Config>,
+        links: Links,
+        exported: Vec<Exported>,
         descriptors: Option<(u64, u64)>,
         events: UnboundedSender<Event>,
     ) -> Result<Self, super::RuntimeError> {
@@ -91,6 +100,8 @@ impl World {
             groups: HashMap::new(),
             tasks: Tasks::new(events),
             resolver,
+            links,
+            exported,
             environment: process::environment(),
             position,
             terminal: Terminal::controlling(),
@@ -118,6 +129,10 @@ impl World {
             Action::CancelProbe { service, check, probe } => {
                 self.tasks.cancel(Purpose::Probe(service, check));
                 self.signal(Owner::Probe { service, check, probe }, Signal(libc::SIGKILL));
+            }
+            Action::Reach { service, link, attempt } => self.reach(service, link, attempt),
+            Action::CancelReach { service, link, attempt: _ } => {
+                self.tasks.cancel(Purpose::Reach(service, link));
             }
             Action::Register { service, claim, request, conflict } => {
                 self.registrar.register(&mut self.tasks, service, claim, request, conflict);
@@ -160,6 +175,11 @@ impl World {
         }
     }
 
+    /// Nobody is left to use them. Waits for what is still on its way, for `limit` at most.
+    pub fn close_links(&self, limit: Duration) {
+        self.links.finish(limit);
+    }
+
     /// We were continued: by `fg`, which made us the foreground again, or by `bg`.
     pub fn continued(&self) {
         if let (Some(terminal), Some(main)) = (self.terminal, self.main_pid())
@@ -187,7 +207,7 @@ impl World {
             Some(_) | None => TerminalUse::LeaveAlone,
         };
         let stdio = if is_main { Stdio::Inherit } else { Stdio::NoInput };
-        match self.spawn(config, &config.command, terminal, stdio) {
+        match self.spawn(service, &config.command, terminal, stdio) {
             Ok(pid) => {
                 if terminal == TerminalUse::TakeForeground {
                     self.lent.set(true);
@@ -212,11 +232,12 @@ impl World {
 
     fn spawn(
         &self,
-        config: &Service,
+        service: ServiceId,
         argv: &[OsString],
         terminal: TerminalUse,
         stdio: Stdio,
     ) -> Result<Pid, SpawnError> {
+        let config = &self.config.services[service.0];
         let identity = config.user.as_ref().map(|user| Identity {
             uid: user.uid,
             gid: user.gid,
@@ -232,7 +253,7 @@ impl World {
             soft: limit.soft.unwrap_or(libc::RLIM_INFINITY),
             hard: limit.hard.unwrap_or(libc::RLIM_INFINITY),
         });
-        let env = self.environment_of(config);
+        let env = self.environment_of(service);
         spawn::spawn(&spawn::Command {
             argv,
             env: env.as_deref().unwrap_or(&self.environment),
@@ -250,17 +271,19 @@ impl World {
     }
 
     /// The service's own environment, or `None` where ours reaches it untouched.
-    fn environment_of(&self, config: &Service) -> Option<Vec<OsString>> {
+    fn environment_of(&self, service: ServiceId) -> Option<Vec<OsString>> {
+        let (config, exported) = (&self.config.services[service.0], &self.exported[service.0]);
         let user = config.user.as_ref();
         let name = user.and_then(|user| user.name.clone()).map(OsString::from);
         let home = user.and_then(|user| user.home.clone()).map(OsString::from);
         let of_user = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name)];
         let of_user = of_user.into_iter().filter_map(|(key, value)| Some((OsString::from(key), value?)));
-        let added: Vec<_> = of_user.chain(config.env.iter().cloned()).collect();
+        let added: Vec<_> = of_user.chain(exported.variables().iter().chain(&config.env).cloned()).collect();
         if added.is_empty() {
             return None;
         }
-        let mut env = self.environment.clone();
+        let inherited = self.environment.iter().filter(|present| !exported.replaces(name_of(present)));
+        let mut env: Vec<OsString> = inherited.cloned().collect();
         for (mut entry, value) in added {
             entry.push("=");
             env.retain(|present| !present.as_encoded_bytes().starts_with(entry.as_encoded_bytes()));
@@ -268,6 +291,22 @@ impl World {
             env.push(entry);
         }
         Some(env)
+    }
+
+    /// Tries once whether an upstream of the link takes a connection. The links' thread does it.
+    fn reach(&mut self, service: ServiceId, link: LinkId, attempt: AttemptId) {
+        let config = &self.config.services[service.0];
+        let name = config.links[link.0].name.clone();
+        let reach = self.links.reach(&config.name, &name);
+        let journal = self.journal.clone();
+        let reached = move |verdict| Event::Reached { service, link, attempt, verdict };
+        let work = async move {
+            let result = reach.accepts().await;
+            let verdict = if result.is_ok() { Verdict::Pass } else { Verdict::Fail };
+            journal.note_reach(service, name, result);
+            reached(verdict)
+        };
+        self.tasks.start(Purpose::Reach(service, link), work, reached(Verdict::Fail));
     }
 
     fn signal(&self, owner: Owner, signal: Signal) {
@@ -296,7 +335,7 @@ impl World {
         let config = &self.config.services[service.0];
         let target = config.checks.get(check.0)?.probe.clone();
         if let Probe::Exec(argv) = &target {
-            return match self.spawn(config, argv, TerminalUse::LeaveAlone, Stdio::Null) {
+            return match self.spawn(service, argv, TerminalUse::LeaveAlone, Stdio::Null) {
                 Ok(pid) => {
                     self.children.insert(pid, Owner::Probe { service, check, probe });
                     None
@@ -327,6 +366,12 @@ impl World {
         self.tasks.start(Purpose::Probe(service, check), work, done(Verdict::Fail));
         None
     }
+}
+
+/// Of an entry of the environment.
+fn name_of(entry: &OsStr) -> &OsStr {
+    let name = entry.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+    OsStr::from_bytes(name)
 }
 
 fn classify(error: &SpawnError) -> SpawnFailure {

@@ -1,4 +1,4 @@
-//! Work that takes time: probes and registry requests, one task each on the control thread. Its end, a panic and a
+//! Work that takes time: probes, attempts to reach a link's upstream and registry requests, one task each on the control thread. Its end, a panic and a
 //! cancellation alike become one event; nothing here decides anything.
 
 use std::collections::HashMap;
@@ -7,12 +7,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::config::ServiceId;
-use crate::machine::event::{CheckId, Event};
+use crate::machine::event::{CheckId, Event, LinkId};
 
 /// What a task is for; one at a time each, which also bounds the queue of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     Probe(ServiceId, CheckId),
+    Reach(ServiceId, LinkId),
     Registry(ServiceId),
 }
 

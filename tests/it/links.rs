@@ -52,6 +52,8 @@ fn link(listen: &str, to: SocketAddr) -> Link {
         connect_timeout: DEADLINE,
         max_connections: None,
         idle_timeout: DEADLINE,
+        wait: None,
+        export: false,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use ensign::config::{Config, Conflict, Kind, ReadyBy, RestartWhen, ServiceId, Signal, Unhealthy};
+use ensign::config::{Config, Conflict, Kind, ReadyBy, RestartWhen, Service, ServiceId, Signal, Unhealthy};
 use ensign::machine::action::Action;
 use ensign::machine::event::{Answer, Ending, Event, SpawnFailure, Verdict};
 use ensign::machine::service::State;
 use ensign::machine::stop;
+use ensign::machine::time::Time;
 use proptest::prelude::*;
 
-use crate::support::plan::{SECOND, announce, check, config, daemon};
+use crate::support::plan::{self, SECOND, announce, awaited, check, config, daemon};
 use crate::support::world::{KillEffect, World};
 
 const MAIN: ServiceId = ServiceId(0);
@@ -371,6 +372,149 @@ fn an_unreachable_registry_is_tried_again_within_a_second_for_ever() {
     assert!(world.alive.contains_key(&MAIN));
 }
 
+/// Main, held by two links, one of them patient; started, and the attempts that it made.
+fn held_by_links(config: impl FnOnce(&mut Service)) -> (World, Vec<Action>) {
+    let mut main = daemon("web");
+    main.links = vec![awaited("db", 30 * SECOND), awaited("cache", 60 * SECOND)];
+    config(&mut main);
+    let mut world = World::new(plan::config(vec![main]), 7);
+    let actions = world.feed(Event::Started);
+    (world, actions)
+}
+
+fn told(actions: &[Action]) -> Vec<String> {
+    let told = |action: &Action| match action {
+        Action::Tell(notice) => Some(notice.change.to_string()),
+        _ => None,
+    };
+    actions.iter().filter_map(told).collect()
+}
+
+fn attempts(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::Reach { .. })).count()
+}
+
+#[test]
+fn a_service_starts_when_each_of_its_links_is_reached_and_says_nothing_of_a_wait_that_was_none() {
+    let (mut world, actions) = held_by_links(|_| {});
+    assert_eq!((attempts(&actions), world.state(0)), (2, &State::AwaitingLinks));
+    assert!(world.tried(Verdict::Pass).is_empty());
+    assert_eq!(told(&world.tried(Verdict::Pass)), ["started", "ready"]);
+}
+
+#[test]
+fn a_link_that_is_not_reached_is_told_of_at_once_then_ever_more_rarely() {
+    let (mut world, _) = held_by_links(|main| {
+        main.links.remove(0);
+    });
+    assert_eq!(told(&world.tried(Verdict::Fail)), ["waiting up to 60s for link `cache`"]);
+    let mut said = Vec::new();
+    let mut pauses = Vec::new();
+    while world.now < Time::after_start(57 * SECOND) {
+        let next = world.supervisor.next_deadline().expect("it tries again");
+        let before = world.now;
+        let actions = world.advance(next.since(before));
+        said.extend(told(&actions).into_iter().map(|text| (world.now.since_start().as_secs(), text)));
+        if attempts(&actions) > 0 {
+            pauses.push(next.since(before).as_millis());
+            said.extend(told(&world.tried(Verdict::Fail)).into_iter().map(|text| (0, text)));
+        }
+    }
+    assert_eq!(pauses[..6], [50, 100, 200, 400, 800, 1000]);
+    let word =
+        |at: u64, left| (at, format!("still waiting for link `cache`, for {at}s by now, up to {left}s more"));
+    assert_eq!(said, [word(5, 55), word(15, 45), word(35, 25)]);
+    let next = world.supervisor.next_deadline().expect("it tries again");
+    world.advance(next.since(world.now));
+    let end = world.tried(Verdict::Pass);
+    assert!(told(&end)[0].starts_with("link `cache` reached after 58."), "{end:?}");
+}
+
+#[test]
+fn an_attempt_without_an_answer_is_told_of_after_a_second() {
+    let (mut world, _) = held_by_links(|_| {});
+    world.tried(Verdict::Pass);
+    assert!(world.advance(SECOND - Duration::from_millis(1)).is_empty());
+    assert_eq!(told(&world.advance(Duration::from_millis(1))), ["waiting up to 60s for link `cache`"]);
+    assert!(told(&world.tried(Verdict::Fail)).is_empty(), "once");
+}
+
+#[test]
+fn main_is_not_started_for_a_link_that_is_not_reached_in_time() {
+    let (mut world, _) = held_by_links(|_| {});
+    world.advance(30 * SECOND - Duration::from_millis(1));
+    assert_eq!(world.exited, None);
+    let actions = world.advance(Duration::from_millis(1));
+    assert_eq!(told(&actions)[0], "link `db` not reached within 30.0s; given up");
+    assert_eq!(world.exited, Some(69));
+}
+
+#[test]
+fn those_after_a_service_whose_link_is_not_reached_never_start() {
+    let (mut side, mut main) = (daemon("side"), daemon("web"));
+    side.links = vec![awaited("db", 5 * SECOND)];
+    main.after = vec![ServiceId(1)];
+    let mut world = started(config(vec![main, side.clone()]));
+    assert_eq!(world.state(0), &State::Waiting);
+    world.advance(5 * SECOND);
+    assert_eq!(world.exited, Some(69));
+    let mut world = started(config(vec![daemon("web"), side]));
+    world.advance(5 * SECOND);
+    assert!(
+        matches!(world.state(1), State::Down { .. }) && world.exited.is_none(),
+        "main goes on without it"
+    );
+}
+
+#[test]
+fn a_stop_while_it_waits_ends_at_once() {
+    let (mut world, _) = held_by_links(|_| {});
+    world.tried(Verdict::Fail);
+    assert!(
+        world.signal(1).iter().all(|action| matches!(action, Action::Tell(_))),
+        "there is no main to pass it to"
+    );
+    world.signal(TERM);
+    assert_eq!(world.exited, Some(143));
+}
+
+#[test]
+fn each_start_waits_anew_and_a_wait_in_vain_counts_as_a_crash() {
+    let (mut world, _) = held_by_links(|main| main.restart.give_up.after = 3);
+    world.tried(Verdict::Pass);
+    world.tried(Verdict::Pass);
+    for crash in 1..=2 {
+        match crash {
+            1 => drop(world.end(MAIN, Ending::Code(5))),
+            _ => drop(world.advance(30 * SECOND)),
+        }
+        assert!(matches!(world.state(0), State::Backoff { .. }), "{crash}: {:?}", world.state(0));
+        let next = world.supervisor.next_deadline().expect("a restart is due");
+        assert_eq!(attempts(&world.advance(next.since(world.now))), 2);
+        assert_eq!(world.state(0), &State::AwaitingLinks);
+    }
+    let actions = world.advance(30 * SECOND);
+    assert_eq!(
+        told(&actions).last().map(String::as_str),
+        Some("link `db` not reached within 30.0s; given up")
+    );
+    let killed = actions.iter().filter(|action| matches!(action, Action::KillRemains { .. })).count();
+    assert_eq!((world.exited, killed), (Some(69), 0), "nothing ran whose remains could be killed");
+}
+
+/// It has run: what is told to whoever started the container is how that ended.
+#[test]
+fn a_stop_while_a_restart_waits_ends_with_mains_last_code() {
+    let (mut world, _) = held_by_links(|_| {});
+    world.tried(Verdict::Pass);
+    world.tried(Verdict::Pass);
+    world.end(MAIN, Ending::Code(5));
+    world.advance(SECOND / 10);
+    assert_eq!(world.state(0), &State::AwaitingLinks);
+    world.signal(TERM);
+    assert_eq!(world.exited, Some(5));
+}
+
 /// What a schedule may do next.
 #[derive(Debug, Clone)]
 enum Step {
@@ -379,6 +523,7 @@ enum Step {
     Signal(i32),
     End { service: usize, code: u8 },
     Probed(Verdict),
+    Tried(Verdict),
     Answered(Answer),
     Stale(usize),
     Orphans(u32),
@@ -404,6 +549,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop_oneof![Just(1), Just(10), Just(18), Just(15), Just(2), Just(34)].prop_map(Step::Signal),
         3 => (0_usize..4, 0_u8..3).prop_map(|(service, code)| Step::End { service, code }),
         5 => prop_oneof![3 => Just(Verdict::Pass), 1 => Just(Verdict::Fail)].prop_map(Step::Probed),
+        5 => prop_oneof![2 => Just(Verdict::Pass), 1 => Just(Verdict::Fail)].prop_map(Step::Tried),
         5 => answer.prop_map(Step::Answered),
         2 => any::<usize>().prop_map(Step::Stale),
         1 => (0_u32..3).prop_map(Step::Orphans),
@@ -425,7 +571,8 @@ fn configs() -> impl Strategy<Value = Config> {
     let policies = (when(), when(), 1_u32..6, prop_oneof![Just(ReadyBy::Start), Just(ReadyBy::Checks)]);
     let times = (0_u64..4, 0_u64..4, 0_u64..4, 0_u64..6);
     let counts = (1_usize..=4, 0_usize..3, prop_oneof![Just(Unhealthy::Withdraw), Just(Unhealthy::Restart)]);
-    (policies, times, counts).prop_map(|(policies, times, counts)| {
+    let waits = proptest::collection::vec(proptest::collection::vec(1_u64..12_000, 0..3), 4);
+    (policies, times, counts, waits).prop_map(|(policies, times, counts, waits)| {
         let (main_when, sidecar_when, give_up, ready) = policies;
         let (drain, timeout, sweep, grace) = times;
         let (services, checks, unhealthy) = counts;
@@ -453,7 +600,12 @@ fn configs() -> impl Strategy<Value = Config> {
         }
         let mut last = daemon("last");
         last.after = vec![MAIN];
-        config([main, sidecar, oneshot, last].into_iter().take(services).collect())
+        let mut all = [main, sidecar, oneshot, last];
+        for (service, waits) in all.iter_mut().zip(waits) {
+            let waits = waits.into_iter().map(Duration::from_millis);
+            service.links = waits.map(|wait| awaited("db", wait)).collect();
+        }
+        config(all.into_iter().take(services).collect())
     })
 }
 
@@ -468,6 +620,7 @@ fn play(world: &mut World, step: &Step) {
         Step::Signal(number) => drop(world.signal(number)),
         Step::End { service, code: 2 } => drop(world.end(ServiceId(service), Ending::Killed(Signal(11)))),
         Step::End { service, code } => drop(world.end(ServiceId(service), Ending::Code(code))),
+        Step::Tried(verdict) => drop(world.tried(verdict)),
         Step::Probed(verdict) => drop(world.probed(verdict)),
         Step::Answered(answer) => drop(world.answer(answer)),
         Step::Stale(nth) => world.feed_stale(nth),

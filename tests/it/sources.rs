@@ -34,6 +34,8 @@ fn link(to: Vec<Upstream>, balance: Balance, connect_timeout: Duration) -> Link 
         connect_timeout,
         max_connections: None,
         idle_timeout: connect_timeout,
+        wait: None,
+        export: false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::support::ensign;
 const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("commands", &["cli", "config", "exit", "links", "log", "net", "registry", "runtime", "sys"]),
     ("cli", &["config"]),
-    ("runtime", &["checks", "config", "exit", "machine", "net", "registry", "sys"]),
+    ("runtime", &["checks", "config", "exit", "links", "machine", "net", "registry", "sys"]),
     ("machine", &["config", "exit"]),
     // These three never name each other: they meet as events.
     ("links", &["config", "net", "sys"]),

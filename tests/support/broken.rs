@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ensign::config::{Probe, Unhealthy};
+use ensign::links::{Exported, Links};
 use ensign::{log, runtime, sys};
 
 #[expect(dead_code, reason = "shared with the machine's tests, which use the rest")]
@@ -21,5 +22,6 @@ fn main() -> ExitCode {
     main.ready.timeout = Duration::MAX;
     let config = plan::config(vec![main]);
     log::init(config.log);
-    runtime::run(config, None).map_or(ExitCode::from(99), ExitCode::from)
+    runtime::run(config, Links::default(), vec![Exported::default()], None)
+        .map_or(ExitCode::from(99), ExitCode::from)
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ensign::config::{
-    AddressRule, Announce, Check, Config, EnvLinks, GiveUp, Kind, Links, Log, LogFormat, LogLevel, Probe,
-    Ready, ReadyBy, Registry, RegistryUrl, Restart, RestartWhen, Service, ServiceId, Signal, Stop, Unhealthy,
-    Workers, units,
+    AddressRule, Announce, Balance, Check, Config, EnvLinks, GiveUp, Kind, Link, Links, Listen, Log,
+    LogFormat, LogLevel, Probe, Ready, ReadyBy, Registry, RegistryUrl, Restart, RestartWhen, Service,
+    ServiceId, Signal, Stop, Unhealthy, Upstream, Workers, units,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -51,6 +51,21 @@ pub fn check(unhealthy: Unhealthy) -> Check {
         rise: 1,
         fall: 2,
         unhealthy,
+    }
+}
+
+/// A link that leads nowhere in particular, and is waited for.
+pub fn awaited(name: &str, wait: Duration) -> Link {
+    Link {
+        name: name.to_owned(),
+        listen: Listen::Loopback,
+        to: vec![Upstream::Gateway(5432)],
+        balance: Balance::RoundRobin,
+        connect_timeout: 3 * SECOND,
+        max_connections: None,
+        idle_timeout: Duration::from_secs(60),
+        wait: Some(wait),
+        export: false,
     }
 }
 

@@ -10,7 +10,8 @@ use ensign::machine::Supervisor;
 use ensign::machine::action::Action;
 use ensign::machine::announce;
 use ensign::machine::event::{
-    Answer, CheckId, Descendants, Ending, Event, ProbeId, RequestId, Run, SpawnFailure, Verdict,
+    Answer, AttemptId, CheckId, Descendants, Ending, Event, LinkId, ProbeId, RequestId, Run, SpawnFailure,
+    Verdict,
 };
 use ensign::machine::health;
 use ensign::machine::service::{Readiness, State};
@@ -25,6 +26,8 @@ pub struct World {
     pub alive: BTreeMap<ServiceId, Process>,
     pub probes: BTreeSet<(ServiceId, CheckId, ProbeId)>,
     pub requests: BTreeMap<ServiceId, RequestId>,
+    /// Attempts to reach a link's upstream.
+    pub attempts: BTreeMap<(ServiceId, LinkId), AttemptId>,
     /// Processes that are nobody's main process: setsid'd leftovers.
     pub orphans: u32,
     /// Everything that was ever answered: fed again, it is stale.
@@ -34,6 +37,9 @@ pub struct World {
     pub kill: KillEffect,
     config: Arc<Config>,
     runs: BTreeMap<ServiceId, Run>,
+    /// Of the start that is under way: what has been reached, and since when it waits.
+    reached: BTreeSet<(ServiceId, LinkId)>,
+    waiting: BTreeMap<ServiceId, Time>,
     crashed: BTreeMap<ServiceId, Since>,
     told: Descendants,
     shutdown: Option<Time>,
@@ -71,12 +77,15 @@ impl World {
             alive: BTreeMap::new(),
             probes: BTreeSet::new(),
             requests: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             orphans: 0,
             history: Vec::new(),
             spawn_fails: None,
             kill: KillEffect::Ends,
             config,
             runs: BTreeMap::new(),
+            reached: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             crashed: BTreeMap::new(),
             told: Descendants::None,
             shutdown: None,
@@ -155,6 +164,15 @@ impl World {
         self.feed(Event::Probed { service, check, probe, verdict })
     }
 
+    /// An upstream has taken a connection of the first attempt under way, or none has.
+    pub fn tried(&mut self, verdict: Verdict) -> Vec<Action> {
+        let Some(((service, link), attempt)) = self.attempts.pop_first() else { return Vec::new() };
+        if verdict == Verdict::Pass {
+            self.reached.insert((service, link));
+        }
+        self.feed(Event::Reached { service, link, attempt, verdict })
+    }
+
     pub fn answer(&mut self, answer: Answer) -> Vec<Action> {
         let Some((service, request)) = self.requests.pop_first() else { return Vec::new() };
         self.feed(Event::Answered { service, request, answer })
@@ -179,6 +197,7 @@ impl World {
                 let last = self.runs.insert(service, run).unwrap_or_default();
                 assert!(run > last, "runs count up");
                 assert_eq!(self.shutdown, None, "spawned while shutting down");
+                self.assert_links_reached(service);
                 if let Some(failure) = self.spawn_fails {
                     return vec![Event::SpawnFailed { service, run, failure }];
                 }
@@ -217,6 +236,21 @@ impl World {
             }
             Action::CancelProbe { service, check, probe } => {
                 assert!(self.probes.contains(&(service, check, probe)), "cancelled a probe that is over");
+            }
+            Action::Reach { service, link, attempt } => {
+                assert!(!self.alive.contains_key(&service), "{service:?} waits while it runs");
+                assert!(!self.reached.contains(&(service, link)), "tried again what is reached");
+                let busy = self.attempts.insert((service, link), attempt);
+                assert_eq!(busy, None, "two attempts at once");
+                self.waiting.entry(service).or_insert(self.now);
+            }
+            Action::CancelReach { service, link, attempt } => {
+                let cancelled = self.attempts.remove(&(service, link));
+                assert_eq!(cancelled, Some(attempt), "cancelled what is not under way");
+                // It is answered all the same, and nobody listens.
+                for verdict in [Verdict::Pass, Verdict::Fail] {
+                    self.history.push(Event::Reached { service, link, attempt, verdict });
+                }
             }
             Action::Register { service, request, .. } | Action::Renew { service, request, .. } => {
                 let busy = self.requests.insert(service, request);
@@ -284,6 +318,37 @@ impl World {
         assert!(at_own || at_wall, "{service:?} killed before its time");
     }
 
+    /// Every link that it waits for was reached since it ran last; the next start waits for them anew.
+    fn assert_links_reached(&mut self, service: ServiceId) {
+        for link in self.awaited(service) {
+            assert!(self.reached.remove(&(service, link)), "{service:?} spawned with {link:?} not reached");
+            assert!(!self.attempts.contains_key(&(service, link)), "an attempt that nobody needs");
+        }
+        self.waiting.remove(&service);
+    }
+
+    fn awaited(&self, service: ServiceId) -> Vec<LinkId> {
+        let links = self.config.services[service.0].links.iter().enumerate();
+        links.filter(|(_, link)| link.wait.is_some()).map(|(id, _)| LinkId(id)).collect()
+    }
+
+    /// Waiting ends when the first of the links has been waited for as long as it may be, and then nothing is tried.
+    fn check_wait(&mut self, service: ServiceId) {
+        if *self.supervisor.services()[service.0].state() != State::AwaitingLinks {
+            assert!(!self.attempts.keys().any(|(of, _)| *of == service), "an attempt that nobody needs");
+            self.reached.retain(|(of, _)| *of != service);
+            self.waiting.remove(&service);
+            return;
+        }
+        assert_eq!(self.shutdown, None, "waits while shutting down");
+        let since = self.waiting[&service];
+        for link in self.awaited(service).into_iter().filter(|link| !self.reached.contains(&(service, *link)))
+        {
+            let wait = self.config.services[service.0].links[link.0].wait.expect("it is awaited");
+            assert!(self.now < since + wait, "waits for longer than {wait:?}");
+        }
+    }
+
     /// Running, ready, healthy, not stopping, settled.
     fn assert_fit(&self, service: ServiceId) {
         assert!(self.alive.contains_key(&service), "announced without a process");
@@ -310,7 +375,11 @@ impl World {
         assert!(deadline.is_none_or(|at| at > self.now), "spins: {deadline:?} at {:?}", self.now);
         if self.exited.is_some() {
             assert_eq!(deadline, None, "a deadline after Exit");
+            assert!(self.attempts.is_empty(), "an attempt after Exit");
             return;
+        }
+        for id in (0..self.config.services.len()).map(ServiceId) {
+            self.check_wait(id);
         }
         for (id, service) in self.supervisor.services().iter().enumerate() {
             let id = ServiceId(id);

@@ -86,6 +86,8 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             max_connections: None,
             idle_timeout: Duration::from_secs(60),
+            wait: None,
+            export: false,
         };
         let record = Record {
             name,

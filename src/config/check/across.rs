@@ -13,6 +13,8 @@ pub struct Claims {
     pub listeners: Vec<Listener>,
     pub records: Vec<Record>,
     pub links: Vec<(ServiceId, Name)>,
+    /// Those that give their service variables; the value is the name as these spell it.
+    pub exports: Vec<(ServiceId, Name)>,
     /// For each service in turn: what it starts after.
     pub after: Vec<Vec<Name>>,
 }
@@ -45,6 +47,7 @@ pub struct Record {
 pub fn check(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<ServiceId>> {
     listeners(claims, report);
     links(claims, report);
+    exports(claims, report);
     records(claims, report);
     order(claims, names, report)
 }
@@ -88,6 +91,22 @@ fn links(claims: &Claims, report: &mut Report) {
             let problem =
                 Problem::error(name.typed.place, format!("two links have the name `{}`", name.typed.value));
             report.push(problem.note("the other is", earlier.typed.place));
+        }
+    }
+}
+
+fn exports(claims: &Claims, report: &mut Report) {
+    for (nth, (service, name)) in claims.exports.iter().enumerate() {
+        // Of two that have one name that has been said.
+        let alike = |(other, earlier): &&(ServiceId, Name)| {
+            other == service && earlier.value == name.value && earlier.typed.value != name.typed.value
+        };
+        if let Some((_, earlier)) = claims.exports[..nth].iter().find(alike) {
+            let message = format!(
+                "links `{}` and `{}` would both export `{}_PORT` and the like",
+                earlier.typed.value, name.typed.value, name.value
+            );
+            report.push(Problem::error(name.typed.place, message).note("the other is", earlier.typed.place));
         }
     }
 }

@@ -42,6 +42,8 @@ pub fn check(
         true => Some(None),
         false => values.number(&raw.max_connections, 1, 1..=u32::MAX).map(NonZeroU32::new),
     };
+    let wait = values.optional(&raw.wait, units::positive_duration);
+    let export = raw.export.given().is_some_and(|at| at.value);
 
     let typed = raw.name.given().map_or("?", |at| &at.value);
     let mut claim = |addresses, place| {
@@ -57,6 +59,10 @@ pub fn check(
     }
     if let (Some(value), Some(typed)) = (&name, raw.name.given()) {
         claims.links.push((subject.id, Name { value: value.clone(), typed: typed.clone() }));
+        if export {
+            let alias = units::docker_alias(value);
+            claims.exports.push((subject.id, Name { value: alias, typed: typed.clone() }));
+        }
     }
     // What can't be implied has been reported.
     implied?;
@@ -73,6 +79,8 @@ pub fn check(
         connect_timeout: connect_timeout?,
         max_connections: max_connections?,
         idle_timeout: IDLE_TIMEOUT,
+        wait: wait?,
+        export,
     })
 }
 

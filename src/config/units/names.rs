@@ -52,6 +52,11 @@ fn label_text(text: &str) -> Result<String, String> {
     Ok(lower)
 }
 
+/// `name` as Docker spells it in the variables of a link: `my-db` is `MY_DB`.
+pub fn docker_alias(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
 /// The label that stands for a host of any name: lower-cased, what may not stand in a label made `-`, cut to length.
 pub fn make_label(hostname: &str) -> Label {
     let safe: String = hostname

@@ -21,6 +21,8 @@ fn link(name: &str, listen: Listen, to: Upstream) -> Link {
         connect_timeout: Duration::from_secs(1),
         max_connections: None,
         idle_timeout: IDLE_TIMEOUT,
+        wait: None,
+        export: false,
     }
 }
 

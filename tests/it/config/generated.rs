@@ -172,8 +172,9 @@ fn service() -> impl Strategy<Value = Service> {
     let balance =
         prop_oneof![Just(Balance::RoundRobin), Just(Balance::LeastConnections), Just(Balance::First)];
     let limit_of_link = prop::option::of(1_u32..).prop_map(|most| most.and_then(NonZeroU32::new));
-    let link = (host_port(), time(1), prop::option::of(1_u16..), balance, limit_of_link);
-    let link = link.prop_map(|(to, connect_timeout, listen, balance, max_connections)| {
+    let given = (prop::option::of(time(1)), any::<bool>());
+    let link = (host_port(), time(1), prop::option::of(1_u16..), balance, limit_of_link, given);
+    let link = link.prop_map(|(to, connect_timeout, listen, balance, max_connections, (wait, export))| {
         let listen = listen
             .map_or(Listen::Loopback, |port| Listen::At(vec![ListenAt::Tcp(([127, 0, 0, 1], port).into())]));
         // A list where its port goes without saying, or is said.
@@ -190,6 +191,8 @@ fn service() -> impl Strategy<Value = Service> {
             connect_timeout,
             max_connections,
             idle_timeout: Duration::from_secs(60),
+            wait,
+            export,
         }
     });
     let limit = (any::<u32>(), prop::option::of(any::<u32>())).prop_map(|(soft, more)| Limit {
@@ -402,6 +405,10 @@ fn written(config: &Config) -> String {
         if let Some(most) = link.max_connections {
             line(format!("max_connections = {most}"));
         }
+        if let Some(wait) = link.wait {
+            line(format!("wait = {}", span(wait)));
+        }
+        line(format!("export = {}", link.export));
         if let Listen::At(addresses) = &link.listen {
             line(format!("listen = {}", list(addresses, ToString::to_string)));
         }
