@@ -110,7 +110,7 @@ pub enum Change {
     /// None has in all that time: the service does not start.
     LinkNotReached {
         link: String,
-        waited: Duration,
+        limit: Duration,
         next: Next,
     },
 }
@@ -182,8 +182,8 @@ impl fmt::Display for Change {
                 write!(f, "still waiting for link `{link}`, for {waited:.0?} by now, up to {left:.0?} more")
             }
             Self::LinkReached { link, waited } => write!(f, "link `{link}` reached after {waited:.1?}"),
-            Self::LinkNotReached { link, waited, next } => {
-                write!(f, "link `{link}` not reached within {waited:.1?}; {next}")
+            Self::LinkNotReached { link, limit, next } => {
+                write!(f, "link `{link}` not reached within {limit:?}; {next}")
             }
         }
     }

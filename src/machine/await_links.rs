@@ -59,7 +59,7 @@ enum Told {
 pub enum Progress {
     Waiting,
     AllReached,
-    /// Of the link; so long was waited for it.
+    /// The link was not reached in all the time that it has for that.
     InVain(LinkId, Duration),
 }
 
@@ -98,7 +98,7 @@ impl AwaitLinks {
     /// Does what is due: tries, tells, or finds that it has been long enough.
     pub fn advance(&mut self, links: &[config::Link], out: &mut Out<'_>) -> Progress {
         if let Some(wait) = self.waits.iter().find(|wait| wait.until <= out.now) {
-            return Progress::InVain(wait.link, out.now.since(self.since));
+            return Progress::InVain(wait.link, wait.until.since(self.since));
         }
         for wait in &mut self.waits {
             if wait.tell_at <= out.now {

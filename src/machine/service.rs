@@ -105,7 +105,7 @@ impl Service {
         match progress {
             Progress::Waiting => {}
             Progress::AllReached => self.spawn(out),
-            Progress::InVain(link, waited) => self.not_reached(config, link, waited, out),
+            Progress::InVain(link, limit) => self.not_reached(config, link, limit, out),
         }
     }
 
@@ -402,7 +402,7 @@ impl Service {
 
     /// A link that it waits for was not reached in time. A first start that fails so is not tried again; any other
     /// counts as a crash.
-    fn not_reached(&mut self, config: &config::Service, link: LinkId, waited: Duration, out: &mut Out<'_>) {
+    fn not_reached(&mut self, config: &config::Service, link: LinkId, limit: Duration, out: &mut Out<'_>) {
         self.links.cancel(out);
         let ending = Ending::Code(exit::UNAVAILABLE);
         let next = match self.last_run {
@@ -414,7 +414,7 @@ impl Service {
             Run(_) => self.after_crash(config, ending, Duration::ZERO, out),
         };
         let link = await_links::name(&config.links, link);
-        out.tell(Change::LinkNotReached { link, waited, next });
+        out.tell(Change::LinkNotReached { link, limit, next });
     }
 
     /// Backs off or gives up, and says which.

@@ -445,7 +445,7 @@ fn main_is_not_started_for_a_link_that_is_not_reached_in_time() {
     world.advance(30 * SECOND - Duration::from_millis(1));
     assert_eq!(world.exited, None);
     let actions = world.advance(Duration::from_millis(1));
-    assert_eq!(told(&actions)[0], "link `db` not reached within 30.0s; given up");
+    assert_eq!(told(&actions)[0], "link `db` not reached within 30s; given up");
     assert_eq!(world.exited, Some(69));
 }
 
@@ -494,10 +494,7 @@ fn each_start_waits_anew_and_a_wait_in_vain_counts_as_a_crash() {
         assert_eq!(world.state(0), &State::AwaitingLinks);
     }
     let actions = world.advance(30 * SECOND);
-    assert_eq!(
-        told(&actions).last().map(String::as_str),
-        Some("link `db` not reached within 30.0s; given up")
-    );
+    assert_eq!(told(&actions).last().map(String::as_str), Some("link `db` not reached within 30s; given up"));
     let killed = actions.iter().filter(|action| matches!(action, Action::KillRemains { .. })).count();
     assert_eq!((world.exited, killed), (Some(69), 0), "nothing ran whose remains could be killed");
 }

@@ -18,6 +18,7 @@ mod explore;
 mod init;
 mod links;
 mod machine;
+mod moves;
 mod run;
 mod sources;
 mod tidy;

@@ -7,3 +7,4 @@ mod refusals;
 mod restarts;
 mod stop;
 mod traps;
+mod waits;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::lan::Host;
 use super::wait;
 
 /// Whether the v2 API is on; by default it is not.
@@ -48,6 +49,18 @@ impl Etcd {
         (0..5).find_map(|_| Self::try_start(free_port(), v2)).expect("etcd must start (its log is above)")
     }
 
+    /// One whose address the test itself can't reach, but a host with it can. It may take a moment to answer.
+    pub fn start_on(host: &Host) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let (client, peer) = ((host.address, 2379).into(), (host.address, 2380).into());
+        Self {
+            child: launch(host.command("etcd"), client, peer, V2::On, data.path()),
+            client,
+            v2: V2::On,
+            data,
+        }
+    }
+
     /// The same endpoint with nothing in it.
     pub fn wiped(self) -> Self {
         let client = self.client;
@@ -66,13 +79,14 @@ impl Etcd {
         if let Data::Wiped = data {
             self.data = tempfile::tempdir().expect("a temporary folder");
         }
-        self.child = launch(self.client, self.v2, self.data.path());
+        self.child = launch(Command::new("etcd"), self.client, free_port(), self.v2, self.data.path());
         assert!(self.has_come_up(), "etcd must start again on its port");
     }
 
     fn try_start(client: SocketAddr, v2: V2) -> Option<Self> {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let mut etcd = Self { child: launch(client, v2, data.path()), client, v2, data };
+        let child = launch(Command::new("etcd"), client, free_port(), v2, data.path());
+        let mut etcd = Self { child, client, v2, data };
         etcd.has_come_up().then_some(etcd)
     }
 
@@ -115,14 +129,13 @@ impl Drop for Etcd {
     }
 }
 
-fn launch(client: SocketAddr, v2: V2, data: &Path) -> Child {
-    let (client_url, peer_url) = (format!("http://{client}"), format!("http://{}", free_port()));
+fn launch(mut etcd: Command, client: SocketAddr, peer: SocketAddr, v2: V2, data: &Path) -> Child {
+    let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
     let v2 = match v2 {
         V2::On => "--enable-v2=true",
         V2::Off => "--enable-v2=false",
     };
-    Command::new("etcd")
-        .args(["--name", "one", "--logger", "zap", "--log-level", "error", v2, "--data-dir"])
+    etcd.args(["--name", "one", "--logger", "zap", "--log-level", "error", v2, "--data-dir"])
         .arg(data)
         .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
         .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])

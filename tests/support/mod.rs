@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 pub mod docker;
 pub mod etcd;
+pub mod lan;
 pub mod namespace;
 pub mod place;
 pub mod plan;

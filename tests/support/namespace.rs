@@ -27,6 +27,7 @@ pub enum Place {
 pub struct Sandbox {
     place: Place,
     with_net: bool,
+    beside: Option<i32>,
     user: Option<u32>,
     read_only: bool,
     root: Option<tempfile::TempDir>,
@@ -45,6 +46,7 @@ impl Sandbox {
         Sandbox {
             place,
             with_net: false,
+            beside: None,
             user: None,
             read_only: false,
             root: None,
@@ -62,6 +64,12 @@ impl Sandbox {
     /// A network of its own too, with the loopback up.
     pub fn net(mut self) -> Sandbox {
         self.with_net = true;
+        self
+    }
+
+    /// In the network of this process, and with the rights that its user has there.
+    pub fn beside(mut self, pid: i32) -> Sandbox {
+        self.beside = Some(pid);
         self
     }
 
@@ -127,9 +135,16 @@ impl Sandbox {
     /// Starts the command; `Running::init` tells when it has been exec'd.
     pub fn start(self, argv: Vec<OsString>) -> Running {
         let (out, err) = (capture(), capture());
-        let mut unshare = Command::new("unshare");
+        let mut unshare = match self.beside {
+            None => Command::new("unshare"),
+            Some(pid) => {
+                let mut nsenter = Command::new("nsenter");
+                nsenter.args(joining(pid)).arg("unshare");
+                nsenter
+            }
+        };
         unshare.args(["--fork", "--pid", "--mount-proc", "--kill-child=KILL"]);
-        if !nix::unistd::geteuid().is_root() {
+        if self.beside.is_none() && !nix::unistd::geteuid().is_root() {
             unshare.args(["--user", "--map-root-user"]);
         }
         if self.with_net {
@@ -197,6 +212,17 @@ impl Sandbox {
         }
         entry
     }
+}
+
+/// The arguments of nsenter that lead into the network of `pid`, before the command's own.
+pub fn joining(pid: i32) -> Vec<String> {
+    let namespace = |kind: &str| format!("--{kind}=/proc/{pid}/ns/{kind}");
+    let mut args = vec![namespace("net")];
+    if !nix::unistd::geteuid().is_root() {
+        args.extend([namespace("user"), "--preserve-credentials".to_owned()]);
+    }
+    args.push("--".to_owned());
+    args
 }
 
 /// Appending, so that writers side by side overwrite nothing of each other.
