@@ -75,7 +75,7 @@ fn ports<'a>(forwards: impl Iterator<Item = &'a Forward> + Clone) -> Ports {
         }
     }
     for forward in forwards {
-        let first = local(&forward.listen).into_iter().next();
+        let first = local(&forward.listen).first().copied();
         if let (Some(number), Some((protocol, at))) = (upstreams_port(&forward.to.ways), first) {
             ports.entry((protocol, number)).or_insert(at);
         }
@@ -83,26 +83,25 @@ fn ports<'a>(forwards: impl Iterator<Item = &'a Forward> + Clone) -> Ports {
     ports
 }
 
-/// Where this container's processes find the link, IPv4 first. A Unix socket has no address that Docker's variables
-/// could say.
+/// Where this container's processes find the link, IPv4 first. A path is nothing that these variables can say.
 fn local(listen: &Bind) -> Vec<(Protocol, SocketAddr)> {
-    let places = listen.places().into_iter();
-    let mut addresses: Vec<_> = places
-        .filter_map(|at| match at {
-            ListenAt::Tcp(address) => Some((Protocol::Tcp, address)),
-            ListenAt::Udp(address) => Some((Protocol::Udp, address)),
-            ListenAt::Unix(_) => None,
-        })
-        .collect();
-    for (_, address) in &mut addresses {
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
+    let places = listen.places().into_iter().filter_map(|at| match at {
+        ListenAt::Tcp(address) => Some((Protocol::Tcp, reachable(address))),
+        ListenAt::Udp(address) => Some((Protocol::Udp, reachable(address))),
+        ListenAt::Unix(_) => None,
+    });
+    let mut places: Vec<_> = places.collect();
+    places.sort_by_key(|(_, address)| address.is_ipv6());
+    places
+}
+
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
     }
-    addresses.sort_by_key(|(_, address)| address.is_ipv6());
-    addresses
+    listen
 }
 
 /// The port of the upstream, where all its sources say the same one in advance.

@@ -359,7 +359,7 @@ impl Bind {
 }
 
 impl Transport {
-    fn at(place: &ListenAt) -> Self {
+    pub(super) fn at(place: &ListenAt) -> Self {
         match place {
             ListenAt::Tcp(_) | ListenAt::Unix(_) => Self::Stream,
             ListenAt::Udp(_) => Self::Datagram,

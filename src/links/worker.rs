@@ -17,7 +17,7 @@ use super::counters::Counters;
 use super::engine::{Engine, Letter, Mailbox};
 use super::feed::{self, Follow};
 use super::holder::{self, Holder};
-use super::plan::{Bind, Forward, Plan, PlanError, Source, Target};
+use super::plan::{Bind, Forward, Plan, PlanError, Source, Target, Transport};
 use super::reach::Reach;
 use super::shared::{Doorbells, Places, Shared};
 use super::udp;
@@ -36,6 +36,7 @@ pub struct Links {
     pub opened: Vec<Opened>,
     /// Forwards of variables that could not be opened; each has been logged as a warning.
     pub skipped: Vec<LinkError>,
+    /// Those that take connections.
     forwards: Vec<Arc<Shared>>,
     /// Removed before the threads end: nobody connects to what is not served.
     _files: Vec<SocketFile>,
@@ -224,8 +225,11 @@ fn start(
             let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most());
             beside.spawn(udp::forward(sockets, Arc::clone(&shared), bounds)?);
         }
+        // Of UDP nothing tells whether it takes anything.
+        if places.iter().any(|at| Transport::at(at) == Transport::Stream) {
+            forwards.push(shared);
+        }
         opened.push(Opened { places, to, source, counters });
-        forwards.push(shared);
     }
     Threads::start(runtime, engines).map(|threads| Started {
         opened,

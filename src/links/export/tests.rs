@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Balance, EnvLinks, HostPort, Link, Listen, Upstream, units};
+use crate::config::{Balance, EnvLinks, HostPort, Link, Listen, UnixSocket, Upstream, units};
 use crate::links::plan_links;
 
 const ENV: &str = "CACHE_PORT_11211_TCP=tcp://10.0.0.1:11211 CACHE_PORT_6379_TCP=tcp://10.0.0.1:16379";
 
 fn link(name: &str, listen: &[&str], to: &[Upstream]) -> Link {
-    let at = |text: &&str| match text.strip_suffix("/udp") {
-        Some(address) => ListenAt::Udp(address.parse().expect("an address")),
-        None => ListenAt::Tcp(text.parse().expect("an address")),
-    };
-    let places: Vec<_> = listen.iter().map(at).collect();
+    let at = |text: &&str| ListenAt::Tcp(text.parse().expect("an address"));
+    link_at(name, listen.iter().map(at).collect(), to)
+}
+
+fn link_at(name: &str, listen: Vec<ListenAt>, to: &[Upstream]) -> Link {
     Link {
         name: name.to_owned(),
-        listen: if places.is_empty() { Listen::Loopback } else { Listen::At(places) },
+        listen: if listen.is_empty() { Listen::Loopback } else { Listen::At(listen) },
         to: to.to_vec(),
         balance: Balance::First,
         connect_timeout: Duration::from_secs(1),
@@ -125,6 +125,29 @@ fn an_address_is_one_that_a_process_of_ours_can_connect_to() {
 }
 
 #[test]
+fn udp_has_its_own_names_and_a_path_has_none() {
+    let at = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+    let socket = ListenAt::Unix(UnixSocket { path: "/run/ns.sock".into(), mode: 0o600, owner: None });
+    let listen = vec![socket.clone(), ListenAt::Udp(at("127.0.0.1:53")), ListenAt::Tcp(at("127.0.0.1:5353"))];
+    let mut all = lines(&told(vec![link_at("ns", listen, &[host(53)])]));
+    all.retain(|line| !line.contains("_ADDR=") && !line.contains("_PROTO="));
+    assert_eq!(
+        all,
+        [
+            "NS_NAME=/web/ns",
+            "NS_PORT=tcp://127.0.0.1:5353",
+            "NS_PORT_5353_TCP=tcp://127.0.0.1:5353",
+            "NS_PORT_5353_TCP_PORT=5353",
+            "NS_PORT_53_TCP=tcp://127.0.0.1:5353",
+            "NS_PORT_53_TCP_PORT=5353",
+            "NS_PORT_53_UDP=udp://127.0.0.1:53",
+            "NS_PORT_53_UDP_PORT=53",
+        ]
+    );
+    assert_eq!(lines(&told(vec![link_at("ns", vec![socket], &[host(53)])])), ["NS_NAME=/web/ns"]);
+}
+
+#[test]
 fn what_is_not_exported_says_nothing_and_takes_nothing_out() {
     let quiet = Link { export: false, ..link("db", &[], &[host(5432)]) };
     let exported = told(vec![quiet, link("cache", &[], &[host(6379)])]);
@@ -148,13 +171,4 @@ fn what_is_said_is_what_docker_links_readers_understand() {
     let at = "10.9.8.7:7000".parse().expect("an address");
     let ports: Vec<_> = cache.ports.iter().map(|port| (port.number, port.to)).collect();
     assert_eq!((ports, &cache.problems[..]), (vec![(6379, at), (7000, at)], &[][..]));
-}
-
-#[test]
-fn a_udp_port_is_told_beside_the_tcp_one() {
-    let both = told(vec![link("ns", &["127.0.0.1:53", "127.0.0.1:53/udp"], &[host(53)])]);
-    let lines = lines(&both);
-    assert!(lines.contains(&"NS_PORT_53_UDP=udp://127.0.0.1:53".to_owned()), "{lines:?}");
-    assert!(lines.contains(&"NS_PORT_53_UDP_PROTO=udp".to_owned()), "{lines:?}");
-    assert!(lines.contains(&"NS_PORT=tcp://127.0.0.1:53".to_owned()), "{lines:?}");
 }
