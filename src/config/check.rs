@@ -6,6 +6,7 @@
 pub mod env_file;
 pub mod expand;
 
+mod accounts;
 mod across;
 mod common;
 mod link;

@@ -119,6 +119,9 @@ pub struct Link {
     pub max_connections: Field<Number>,
     pub wait: Field<String>,
     pub export: Field<bool>,
+    pub mode: Field<String>,
+    pub owner: Field<String>,
+    pub idle_timeout: Field<String>,
 }
 
 /// The settings that are common to all services.
@@ -307,6 +310,9 @@ impl Link {
             max_connections: t.number("max_connections"),
             wait: t.string("wait"),
             export: t.boolean("export"),
+            mode: t.string("mode"),
+            owner: t.string("owner"),
+            idle_timeout: t.string("idle_timeout"),
         }
     }
 }

@@ -4,14 +4,16 @@
 //! the command line.
 
 mod hosts;
+mod links;
 mod names;
 mod quantity;
 mod users;
 
-pub use hosts::{address_rule, host_name, host_port, http_url, listen, port, registry_url};
+pub use hosts::{address_rule, host_name, host_port, http_url, port, registry_url};
+pub use links::{listen, mode, upstream};
 pub use names::{dns_name, docker_alias, label, make_label, registry_prefix, service_name};
 pub use quantity::{duration, duration_or_never, limit, limit_number, positive_duration, signal};
-pub use users::user;
+pub use users::{owner, user};
 
 /// Why a text was refused. Only `why` may quote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

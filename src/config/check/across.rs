@@ -1,11 +1,9 @@
 //! The rules between services: who listens where, who announces what, who starts after whom. Called by `check` once
 //! all services have put down what they claim.
 
-use std::net::SocketAddr;
-
 use crate::config::raw::table::{At, enumerate, nearest};
 use crate::config::report::{Place, Problem, Report};
-use crate::config::{DnsName, Label, ServiceId};
+use crate::config::{DnsName, Label, ListenAt, ServiceId};
 
 /// What the services want for themselves, in the order of the services.
 #[derive(Default)]
@@ -27,7 +25,9 @@ pub struct Name {
 
 pub struct Listener {
     /// More than one where they are implied.
-    pub addresses: Vec<SocketAddr>,
+    pub places: Vec<ListenAt>,
+    /// As it was typed, where it was.
+    pub typed: Option<String>,
     pub service: String,
     /// The link's name as typed.
     pub link: String,
@@ -54,13 +54,14 @@ pub fn check(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<Se
 
 fn listeners(claims: &Claims, report: &mut Report) {
     for (nth, later) in claims.listeners.iter().enumerate() {
-        let Some((address, earlier)) =
+        let Some((at, earlier)) =
             claims.listeners[..nth].iter().find_map(|one| Some((one.meet(later)?, one)))
         else {
             continue;
         };
+        let at = later.typed.clone().unwrap_or_else(|| at.to_string());
         let message = format!(
-            "link `{}` of service `{}` and link `{}` of service `{}` both listen at {address}",
+            "link `{}` of service `{}` and link `{}` of service `{}` both listen at {at}",
             earlier.link, earlier.service, later.link, later.service
         );
         report.push(Problem::error(later.place, message).note("the other is", earlier.place));
@@ -68,20 +69,9 @@ fn listeners(claims: &Claims, report: &mut Report) {
 }
 
 impl Listener {
-    fn meet(&self, other: &Self) -> Option<SocketAddr> {
-        other
-            .addresses
-            .iter()
-            .copied()
-            .find(|theirs| self.addresses.iter().any(|ours| collide(*ours, *theirs)))
+    fn meet<'a>(&self, other: &'a Self) -> Option<&'a ListenAt> {
+        other.places.iter().find(|theirs| self.places.iter().any(|ours| ours.is_in_the_way_of(theirs)))
     }
-}
-
-/// One that listens at all addresses is in the way of every other one at its port.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port()
-        && one.is_ipv4() == other.is_ipv4()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
 fn links(claims: &Claims, report: &mut Report) {

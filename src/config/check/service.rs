@@ -10,15 +10,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::accounts;
 use super::across::{Claims, Name};
 use super::env_file;
 use super::values::Values;
 use super::{Part, Subject};
 use crate::config::raw::table::{At, Field};
-use crate::config::report::{Excerpt, Place, Problem, Where};
-use crate::config::{
-    GiveUp, Kind, Ready, ReadyBy, Restart, RestartWhen, Service, Signal, Stop, User, raw, units,
-};
+use crate::config::report::{Excerpt, Place, Problem};
+use crate::config::{GiveUp, Kind, Ready, ReadyBy, Restart, RestartWhen, Service, Signal, Stop, raw, units};
 
 /// Docker's time from TERM to KILL, unless it is told another.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +31,7 @@ pub fn check(
 ) -> Option<Service> {
     let command = command(raw, subject, values);
     let directory = optional_path(&raw.directory, values);
-    let user = user(&raw.user, values);
+    let user = accounts::parse(&raw.user, values, units::user);
     let env = env(raw, subject.folder, values);
     let limits = limits::check(&raw.limits, values);
     let kind =
@@ -40,7 +39,9 @@ pub fn check(
     let restart = restart(&raw.restart, values);
     let checks = each(&raw.checks, |raw| probe::check(raw, values));
     let announce = each(&raw.announce, |raw| announce::check(raw, subject, values, claims));
-    let links = each(&raw.links, |raw| super::link::check(raw, subject, values, claims));
+    let links = each(&raw.links, |raw| {
+        super::link::check(raw, subject, user.as_ref().and_then(Option::as_ref), values, claims)
+    });
     let stop = stop(&raw.stop, subject, &raw.announce, values);
     let ready = ready(raw, values);
     for at in raw.after.given().map_or(&[][..], |at| &at.value) {
@@ -140,24 +141,6 @@ fn path(at: &At<String>, values: &mut Values<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(PathBuf::from(path))
-}
-
-fn user(field: &Field<String>, values: &mut Values<'_>) -> Option<Option<User>> {
-    // A missing file has no entries: an image may be without one, and a `UID:GID` needs none.
-    let mut read = |path: &str| match (values.outside.read)(Path::new(path)) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => {
-            let at = field.place().map_or(Where::Everywhere, Where::At);
-            values.report.push(Problem::error(at, format!("cannot read `{path}`: {error}")));
-            String::new()
-        }
-    };
-    let (passwd, group) = match field {
-        Field::Given(_) => (read("/etc/passwd"), read("/etc/group")),
-        Field::Absent | Field::Bad => (String::new(), String::new()),
-    };
-    values.optional(field, |text| units::user(text, &passwd, &group))
 }
 
 fn env(raw: &raw::Service, folder: &Path, values: &mut Values<'_>) -> Option<Vec<(OsString, OsString)>> {

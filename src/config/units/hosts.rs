@@ -1,6 +1,6 @@
 //! Where something listens or is reached: hosts, ports, addresses and the URLs made of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::Bad;
@@ -74,22 +74,6 @@ fn hostname(text: &str) -> Result<String, String> {
         return Err("a part of the host's name is empty".to_owned());
     }
     Ok(text.to_ascii_lowercase())
-}
-
-/// An address and port of our own, to listen at.
-pub fn listen(text: &str) -> Result<SocketAddr, Bad> {
-    let bad = |why: &str| {
-        Bad::new("an address and port", why)
-            .hint("it is written like `127.0.0.1:5432` or `[::1]:5432`, without a name")
-    };
-    let address: SocketAddr = text.parse().map_err(|_| bad("it can't be listened at"))?;
-    if address.port() == 0 {
-        return Err(bad("a port is a number from 1 to 65535"));
-    }
-    if address.ip().is_multicast() {
-        return Err(bad("it is a multicast address"));
-    }
-    Ok(address)
 }
 
 /// `http://host[:port][/path][?query]`.
@@ -219,16 +203,6 @@ mod tests {
             "[::1]1", "a b:1", "a..b:1",
         ] {
             assert!(host_port(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn listening_takes_no_name() {
-        assert!(listen("127.0.0.1:53").is_ok());
-        assert!(listen("[::]:53").is_ok());
-        for text in ["localhost:53", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:53/udp", "::1:53", "224.0.0.1:53"]
-        {
-            assert!(listen(text).is_err(), "{text}");
         }
     }
 

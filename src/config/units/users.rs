@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::Bad;
-use crate::config::User;
+use crate::config::{Owner, User};
 
 struct Entry<'a> {
     name: &'a str,
@@ -37,6 +37,32 @@ pub fn user(text: &str, passwd: &str, group: &str) -> Result<User, Bad> {
     Ok(with_entry(User { uid: entry.uid, gid: entry.gid, groups, name: None, home: None }, Some(entry)))
 }
 
+/// Whom a file belongs to: `app` (with its group), `app:web`, `1000`, `1000:1001`. A bare number need not be in `passwd`;
+/// where it is not, the group stays as it is.
+pub fn owner(text: &str, passwd: &str, group: &str) -> Result<Owner, Bad> {
+    let bad = |why: &str| Bad::new("an owner", why).hint("it is a user, `USER:GROUP` or `UID:GID`");
+    let (user, of_group) = match text.split_once(':') {
+        Some((user, of_group)) => (user, Some(of_group)),
+        None => (text, None),
+    };
+    let number = id(user);
+    let entry = entries(passwd).find(|entry| match number {
+        Some(uid) => entry.uid == uid,
+        None => entry.name == user,
+    });
+    let uid = number.or(entry.as_ref().map(|entry| entry.uid));
+    let uid = uid.ok_or_else(|| bad("/etc/passwd does not have the user"))?;
+    let gid = match of_group {
+        None => entry.map(|entry| entry.gid),
+        Some(name) => {
+            let gid =
+                id(name).or_else(|| groups(group).find(|(known, _)| *known == name).map(|(_, gid)| gid));
+            Some(gid.ok_or_else(|| bad("/etc/group does not have the group"))?)
+        }
+    };
+    Ok(Owner { uid, gid })
+}
+
 fn with_entry(user: User, entry: Option<Entry<'_>>) -> User {
     match entry {
         Some(entry) => {
@@ -58,6 +84,14 @@ fn entries(passwd: &str) -> impl Iterator<Item = Entry<'_>> {
         let name = fields.next().filter(|name| !name.is_empty())?;
         let (uid, gid) = (id(fields.nth(1)?)?, id(fields.next()?)?);
         Some(Entry { name, uid, gid, home: fields.nth(1)? })
+    })
+}
+
+fn groups(group: &str) -> impl Iterator<Item = (&str, u32)> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        Some((name, id(fields.nth(1)?)?))
     })
 }
 
@@ -90,6 +124,20 @@ mod tests {
         assert_eq!((app.gid, app.groups, app.name.as_deref()), (1001, vec![1001], Some("app")));
         let bare = user("7:8", PASSWD, GROUP).expect("both given");
         assert_eq!((bare.uid, bare.gid, bare.groups, bare.name), (7, 8, vec![8], None));
+    }
+
+    #[test]
+    fn an_owner_is_a_user_and_mostly_a_group() {
+        let of = |text| owner(text, PASSWD, GROUP).map(|owner| (owner.uid, owner.gid));
+        assert_eq!(of("app"), Ok((1000, Some(1001))));
+        assert_eq!(of("1000"), Ok((1000, Some(1001))));
+        assert_eq!(of("7"), Ok((7, None)));
+        assert_eq!(of("app:log"), Ok((1000, Some(4))));
+        assert_eq!(of("7:log"), Ok((7, Some(4))));
+        assert_eq!(of("app:9"), Ok((1000, Some(9))));
+        for text in ["", ":", ":log", "app:", "app:nobody", "nobody", "-1", "4294967295", "app:log:x"] {
+            assert!(of(text).is_err(), "{text}");
+        }
     }
 
     #[test]

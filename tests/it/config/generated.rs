@@ -173,15 +173,31 @@ fn service() -> impl Strategy<Value = Service> {
         prop_oneof![Just(Balance::RoundRobin), Just(Balance::LeastConnections), Just(Balance::First)];
     let limit_of_link = prop::option::of(1_u32..).prop_map(|most| most.and_then(NonZeroU32::new));
     let given = (prop::option::of(time(1)), any::<bool>());
-    let link = (host_port(), time(1), prop::option::of(1_u16..), balance, limit_of_link, given);
+    // A UDP port and a Unix socket beside.
+    let more = prop::option::of((time(1), 0_u32..0o1000, any::<(u16, u16)>()));
+    let link = (host_port(), time(1), prop::option::of((1_u16.., more)), balance, limit_of_link, given);
     let link = link.prop_map(|(to, connect_timeout, listen, balance, max_connections, (wait, export))| {
-        let listen = listen
-            .map_or(Listen::Loopback, |port| Listen::At(vec![ListenAt::Tcp(([127, 0, 0, 1], port).into())]));
+        let address = |port| ([127, 0, 0, 1], port).into();
+        let mut idle_timeout = Duration::from_secs(60);
+        let mut is_udp = false;
+        let listen = listen.map_or(Listen::Loopback, |(port, more)| {
+            let mut places = vec![ListenAt::Tcp(address(port))];
+            if let Some((idle, mode, (uid, gid))) = more {
+                (idle_timeout, is_udp) = (idle, true);
+                let owner = Some(Owner { uid: uid.into(), gid: Some(gid.into()) });
+                places.push(ListenAt::Udp(address(port)));
+                places.push(ListenAt::Unix(UnixSocket { path: "/run/l.sock".into(), mode, owner }));
+            }
+            Listen::At(places)
+        });
         // A list where its port goes without saying, or is said.
         let second = HostPort { host: "second.example".to_owned(), port: to.port };
         let mut to = vec![Upstream::Gateway(to.port), Upstream::HostPort(to), Upstream::HostPort(second)];
         if listen != Listen::Loopback {
-            to.extend([Upstream::Srv("_pg._tcp.example".to_owned()), Upstream::Unix("/run/x.sock".into())]);
+            to.push(Upstream::Srv("_pg._tcp.example".to_owned()));
+        }
+        if listen != Listen::Loopback && !is_udp {
+            to.push(Upstream::Unix("/run/x.sock".into()));
         }
         Link {
             name: "l".to_owned(),
@@ -190,7 +206,7 @@ fn service() -> impl Strategy<Value = Service> {
             balance,
             connect_timeout,
             max_connections,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout,
             wait,
             export,
         }
@@ -411,6 +427,18 @@ fn written(config: &Config) -> String {
         line(format!("export = {}", link.export));
         if let Listen::At(addresses) = &link.listen {
             line(format!("listen = {}", list(addresses, ToString::to_string)));
+            for place in addresses {
+                match place {
+                    ListenAt::Tcp(_) => {}
+                    ListenAt::Udp(_) => line(format!("idle_timeout = {}", span(link.idle_timeout))),
+                    ListenAt::Unix(UnixSocket { mode, owner, .. }) => {
+                        line(format!("mode = '{mode:03o}'"));
+                        if let Some(Owner { uid, gid: Some(gid) }) = owner {
+                            line(format!("owner = '{uid}:{gid}'"));
+                        }
+                    }
+                }
+            }
         }
     }
     let hosts = |hosts: &[HostPort]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

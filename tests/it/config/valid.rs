@@ -9,8 +9,8 @@ use std::time::Duration;
 use ensign::commands::check;
 use ensign::config::load::{Overrides, load_with, wrap};
 use ensign::config::{
-    AddressRule, Config, EnvLinks, Kind, Limit, Listen, ListenAt, LogFormat, LogLevel, Probe, ReadyBy,
-    RegistryUrl, Resource, RestartWhen, ServiceId, Signal, Upstream,
+    AddressRule, Config, EnvLinks, Kind, Limit, Listen, ListenAt, LogFormat, LogLevel, Owner, Probe, ReadyBy,
+    RegistryUrl, Resource, RestartWhen, ServiceId, Signal, UnixSocket, Upstream,
 };
 
 use super::{SECRET, in_folder, load, outside};
@@ -54,6 +54,48 @@ fn the_shown_web_server_is_understood() {
     assert!(
         matches!(&config.registry.url, RegistryUrl::Etcd3(hosts) if hosts.len() == 2 && hosts[1].port == 2379)
     );
+}
+
+#[test]
+fn a_link_listens_for_both_protocols_and_at_a_socket_of_the_services_own_user() {
+    let config = config(
+        "command = ['x']\nuser = 'app'\n[[link]]\nname = 'dns'\nto = 'dns:53'\nidle_timeout = '5s'
+         listen = ['127.0.0.1:53', '127.0.0.1:53/udp', 'unix:/run/dns.sock']\n[[link]]\nname = 'other'\nto = 'x:1'
+         listen = 'unix:/run/other.sock'\nmode = '0660'\nowner = 'root:log'\n",
+    );
+    let [dns, other] = &config.services[0].links[..] else { panic!("two links") };
+    let address = "127.0.0.1:53".parse().expect("literal");
+    let socket = |path: &str, mode, uid, gid| {
+        let owner = Some(Owner { uid, gid: Some(gid) });
+        ListenAt::Unix(UnixSocket { path: path.into(), mode, owner })
+    };
+    let places =
+        vec![ListenAt::Tcp(address), ListenAt::Udp(address), socket("/run/dns.sock", 0o600, 1000, 1000)];
+    assert_eq!(dns.listen, Listen::At(places));
+    assert_eq!(dns.idle_timeout, Duration::from_secs(5));
+    assert_eq!(other.listen, Listen::At(vec![socket("/run/other.sock", 0o660, 0, 4)]));
+}
+
+#[test]
+fn whoever_listens_for_others_is_warned_in_one_line() {
+    in_folder("command = ['x']\n[[link]]\nname = 'l'\nto = 'x:1'\nlisten = '0.0.0.0:1'\n", |path| {
+        let warnings = load(path).expect("valid").warnings.to_string();
+        assert!(
+            warnings.contains(
+                ":5:10: warning: others than this container's processes can reach `0.0.0.0:1`: listen at 127.0.0.1 \
+                 or [::1] to keep them out\n"
+            ),
+            "{warnings}"
+        );
+    });
+    for quiet in ["127.0.0.9:1", "[::1]:1/udp", "unix:/run/x"] {
+        in_folder(
+            &format!("command = ['x']\n[[link]]\nname = 'l'\nto = 'x:1'\nlisten = '{quiet}'\n"),
+            |path| {
+                assert!(load(path).expect("valid").warnings.is_empty(), "{quiet}");
+            },
+        );
+    }
 }
 
 #[test]
