@@ -19,6 +19,7 @@ use socket2::{SockRef, Socket};
 mod end;
 mod streams;
 mod udp;
+mod unix;
 
 /// For anything that must happen: generous, never the measure of anything.
 const DEADLINE: Duration = Duration::from_secs(30);

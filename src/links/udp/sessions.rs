@@ -177,6 +177,13 @@ mod tests {
         assert!(plain.is_empty() && sessions.places.len() < 60);
     }
 
+    /// As docs/links.md says.
+    #[test]
+    fn a_session_is_small() {
+        let size = size_of::<Place<crate::links::udp::Session>>() + size_of::<(Client, Id)>();
+        assert!(size <= 300, "{size} bytes");
+    }
+
     #[test]
     fn one_port_of_a_client_is_another_client_at_another_address_of_ours() {
         let mut sessions = Sessions::default();

@@ -1,9 +1,14 @@
 //! UDP through links: whole datagrams, each answer to who asked, sessions that follow, end, and make room.
 
 use std::net::UdpSocket;
+use std::pin::Pin;
+use std::sync::Mutex;
 
 use ensign::config::Upstream;
-use ensign::links::Bind;
+use ensign::config::units::dns_name;
+use ensign::links::{Bind, Feed};
+use ensign::net::resolve::Instance;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::support::wait;
@@ -275,6 +280,45 @@ fn a_client_that_keeps_its_port_follows_where_its_upstream_goes() {
     // Nobody can be asked: the last good address stays.
     names.say("");
     assert_eq!(who(&client), moved.address.to_string());
+}
+
+/// The bytes that wait to be read at `port` of 127.0.0.1.
+fn unread(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/self/net/udp").expect("the table");
+    let end = format!("0100007F:{port:04X}");
+    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&end)).expect("it listens");
+    let (_, queue) = line.split_whitespace().nth(4).and_then(|both| both.split_once(':')).expect("queues");
+    u64::from_str_radix(queue, 16).expect("a number")
+}
+
+#[test]
+fn the_first_questions_wait_for_the_first_answer_of_the_source() {
+    let server = Server::start("127.0.0.1:0", Answer::Same);
+    let name = dns_name("web.s.prod.example.com").expect("a name");
+    let link = Link { to: vec![Upstream::Registry(name)], ..udp(vec![at("127.0.0.1:0")], &[]) };
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let (tell, told) = oneshot::channel::<Instance>();
+    let told = Mutex::new(Some(told));
+    let follow = |_, feed: Feed| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let told = told.lock().expect("one thread").take().expect("one name");
+        Box::pin(async move { feed.tell(vec![told.await.expect("told")]) })
+    };
+    let links = links::open_following(&plan, Names::new().resolver(), &follow).expect("open");
+    let address = address_of(&links, 0);
+    let clients: Vec<_> = (0..70).map(|_| client(address)).collect();
+    for (n, client) in clients.iter().enumerate() {
+        client.send(format!("first of {n}").as_bytes()).expect("send");
+        client.send(format!("second of {n}").as_bytes()).expect("send");
+    }
+    wait::until_true("the link to have taken them all", || unread(address.port()) == 0);
+    let host = server.address.ip().to_string();
+    tell.send(Instance { host, port: server.address.port(), priority: 0, weight: 1 })
+        .expect("somebody waits");
+    // None is sent again: the first 64 have waited, in their order, and the rest is lost.
+    let answers: Vec<Vec<u8>> =
+        clients.iter().flat_map(|client| [try_answer(client), try_answer(client)]).flatten().collect();
+    let expected = (0..32).flat_map(|n| [format!("first of {n}"), format!("second of {n}")]);
+    assert_eq!(answers, expected.map(String::into_bytes).collect::<Vec<_>>());
 }
 
 #[test]
