@@ -2,11 +2,9 @@
 
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,8 @@ use ensign::links::{self, Links, Plan, plan_links};
 use ensign::net::resolve::Resolver;
 use ensign::sys::socket::unacknowledged;
 use socket2::{SockRef, Socket};
+
+use crate::support::server::echo;
 
 mod end;
 mod streams;
@@ -409,28 +409,10 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Answers every connection with its own bytes, until the process ends.
-fn echo(listener: TcpListener) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    thread::spawn(move || {
-        runtime.block_on(async {
-            listener.set_nonblocking(true).expect("not blocking");
-            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut read, mut write) = stream.split();
-                    tokio::io::copy(&mut read, &mut write).await
-                });
-            }
-        });
-    });
-}
-
 #[test]
 fn a_thousand_connections_at_once() {
     raise_descriptors();
     let (listener, to) = listen();
-    SockRef::from(&listener).listen(4096).expect("a longer queue");
     echo(listener);
     let (links, address) = open(to);
     let before = descriptors();
@@ -619,59 +601,4 @@ fn short_of_descriptors_the_link_waits_without_a_spin_and_recovers() {
     let mut waiting = TcpStream::from(waiting);
     bounded(&waiting);
     waiting.read_exact(&mut [0]).expect("served at last");
-}
-
-/// A redis-server that ends with the test.
-struct Redis(Child);
-
-impl Redis {
-    fn start(address: SocketAddr) -> Self {
-        let (ip, port) = (address.ip().to_string(), address.port().to_string());
-        let child = Command::new("redis-server")
-            .args(["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is installed");
-        let mut redis = Self(child);
-        let mut output = BufReader::new(redis.0.stdout.take().expect("piped"));
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            while output.read_line(&mut line).is_ok_and(|length| length > 0) {
-                if line.contains("eady to accept connections") {
-                    let _ = tell.send(());
-                }
-                line.clear();
-            }
-        });
-        told.recv_timeout(DEADLINE).expect("redis is ready");
-        redis
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn output_of(program: &str, address: SocketAddr, args: &[&str]) -> String {
-    let (ip, port) = (address.ip().to_string(), address.port().to_string());
-    let output = Command::new(program).args(["-h", &ip, "-p", &port]).args(args).output().expect("installed");
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
-}
-
-#[test]
-fn redis_works_through_a_link() {
-    let to = SocketAddr::new("127.0.0.3".parse().expect("an address"), free_port());
-    let redis = Redis::start(to);
-    let (_links, address) = open(to);
-    assert_eq!(output_of("redis-cli", address, &["SET", "key", "value"]), "OK\n");
-    assert_eq!(output_of("redis-cli", address, &["GET", "key"]), "value\n");
-    let report = output_of("redis-benchmark", address, &["-n", "10000", "-q", "-t", "set,get"]);
-    assert!(report.contains("requests per second"), "{report}");
-    drop(redis);
-    assert!(is_reset(read_end(&mut connect(address))));
 }

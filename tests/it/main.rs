@@ -16,6 +16,7 @@ mod docker;
 mod etcd;
 mod explore;
 mod init;
+mod lanes;
 mod links;
 mod machine;
 mod moves;

@@ -44,6 +44,8 @@ what a main process may do
   flood stdout|stderr|both [LINES]
   http [ADDR:]PORT [HEALTHY-FILE] [--term-delay MS] [--log]
   echo [ADDR:]PORT
+  named ADDR:PORT                answer each 8 bytes with the last number of ADDR and those; TERM: take no more
+                                 connections, serve those that are open to their end, then end
 tools of the tests
   dirty COMMAND…                 exec with every signal blocked and ignored, and fds 3-9 open
   odd COMMAND…                   exec with an odd environment, umask and limits
@@ -74,6 +76,7 @@ pub extern "C" fn main(_argc: i32, _argv: *const *const std::ffi::c_char) -> i32
         "flood" => flood(args),
         "http" => serve::http(args),
         "echo" => serve::echo(args),
+        "named" => serve::named(args),
         "dirty" => tools::dirty(args),
         "odd" => tools::odd(args),
         "blocked" => tools::blocked(args),

@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::skip::{self, Need};
 use super::{process, wait};
 
 /// What becomes of the command within its namespaces.
@@ -22,6 +23,34 @@ pub enum Place {
     First,
     /// A shell is PID 1, waits for it and ends with its code.
     Guest,
+}
+
+/// Set for a test that runs in namespaces of its own.
+const INSIDE: &str = "ENSIGN_INSIDE";
+
+/// Runs the calling test again, by its name, in namespaces of its own: processes, mounts and a network, where it may
+/// set up what it likes. True out here, where nothing is left to do but to return; false in there. Panics as that run did.
+/// No temporary file of that run outlives it.
+#[must_use]
+pub fn ran_inside<T: Fn()>(_test: T) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    if skip::without(Need::Namespaces) {
+        return true;
+    }
+    let path = std::any::type_name::<T>();
+    let (_, name) = path.split_once("::").expect("a test is in a crate");
+    let this = std::env::current_exe().expect("we run");
+    let argv = [this.into(), "--exact".into(), name.into(), "--nocapture".into()];
+    // Whatever it leaves behind when it is killed goes with this.
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let sandbox = Sandbox::new(Place::Guest).net().env(INSIDE, "1").env("TMPDIR", temporary.path());
+    let ended = sandbox.run(argv.into());
+    print!("{}", ended.stdout);
+    assert!(ended.stdout.contains("running 1 test"), "no test is called {name}");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    true
 }
 
 pub struct Sandbox {
@@ -34,7 +63,7 @@ pub struct Sandbox {
     files: Vec<(PathBuf, &'static str)>,
     redirections: &'static str,
     prefix: Vec<OsString>,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, OsString)>,
     directory: Option<PathBuf>,
     stdin: Stdio,
     stdout: Option<Stdio>,
@@ -105,8 +134,8 @@ impl Sandbox {
         self
     }
 
-    pub fn env(mut self, name: &'static str, value: &'static str) -> Sandbox {
-        self.env.push((name, value));
+    pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Sandbox {
+        self.env.push((name, value.into()));
         self
     }
 

@@ -56,3 +56,12 @@ pub fn state(pid: i32) -> Option<char> {
 pub fn lives(pid: i32) -> bool {
     !matches!(state(pid), None | Some('Z' | 'X'))
 }
+
+/// Processor time used by all its threads, those of the kernel on its behalf included, in ticks of 10 ms.
+pub fn cpu_ticks(pid: i32) -> Option<u64> {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // What follows the name, which may hold anything: the state is field 3, the times are 14 and 15.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut times = rest.split(' ').skip(11).map_while(|word| word.parse::<u64>().ok());
+    Some(times.next()? + times.next()?)
+}

@@ -83,8 +83,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.send_to(b"", self.address).expect("send");
-        let ended = self.thread.take().expect("once").join();
+        let thread = self.thread.take().expect("once");
+        // A datagram may get lost, and does where a flood has filled the socket.
+        wait::until_true("a server of datagrams to end", || {
+            self.stop.send_to(b"", self.address).expect("send");
+            thread.is_finished()
+        });
+        let ended = thread.join();
         assert!(ended.is_ok() || thread::panicking());
     }
 }

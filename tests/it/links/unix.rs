@@ -1,10 +1,12 @@
 //! Unix sockets that links listen at: who may connect, what happens to the file. A real redis lies behind them, and
 //! redis-cli asks.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 
 use ensign::config::{Owner, UnixSocket};
 use nix::sys::signal::Signal;
@@ -17,6 +19,40 @@ use crate::support::skip::{self, Need};
 /// Nobody of this machine's.
 const APP: u32 = 61_234;
 const OTHER: u32 = 61_235;
+
+struct Redis(Child);
+
+impl Redis {
+    fn start(address: SocketAddr) -> Self {
+        let (ip, port) = (address.ip().to_string(), address.port().to_string());
+        let child = Command::new("redis-server")
+            .args(["--bind", &ip, "--port", &port, "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is installed");
+        let mut redis = Self(child);
+        let mut output = BufReader::new(redis.0.stdout.take().expect("piped"));
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            while output.read_line(&mut line).is_ok_and(|length| length > 0) {
+                if line.contains("eady to accept connections") {
+                    let _ = tell.send(());
+                }
+                line.clear();
+            }
+        });
+        told.recv_timeout(DEADLINE).expect("redis is ready");
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 fn redis() -> (Redis, SocketAddr) {
     let at = SocketAddr::from(([127, 0, 0, 1], free_port()));

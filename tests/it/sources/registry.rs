@@ -1,11 +1,8 @@
 //! Links that follow a name in a real etcd (v3 and v2) or a folder, and what an outage of it changes: nothing.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread;
+use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ensign::config::units::{dns_name, label};
@@ -17,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use super::{BlackHole, DEADLINE, connect, host, ip, link};
+use super::{DEADLINE, connect, host, ip, link};
 use crate::support::etcd::{Data, Etcd};
 use crate::support::place::{LONG, Place, TTL};
 use crate::support::wait;
@@ -172,110 +169,6 @@ fn open(place: &Place, balance: Balance, others: &[SocketAddr]) -> (Links, Socke
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
-
-/// An echo of one byte that can be killed, connections and all, and started again at its address.
-struct Upstreamed {
-    address: SocketAddr,
-    is_dead: Arc<AtomicBool>,
-    taker: Option<thread::JoinHandle<()>>,
-}
-
-impl Upstreamed {
-    fn start(address: SocketAddr) -> Self {
-        let listener = wait::until("the address to be free", || TcpListener::bind(address).ok());
-        let address = listener.local_addr().expect("bound");
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let dead = Arc::clone(&is_dead);
-        let taker = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if dead.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(mut stream) = stream else { continue };
-                thread::spawn(move || {
-                    let mut byte = [0];
-                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-                });
-            }
-        });
-        Self { address, is_dead, taker: Some(taker) }
-    }
-
-    /// Takes no connection any more; those that it has taken it serves to their end.
-    fn stop(&mut self) {
-        self.is_dead.store(true, Ordering::Relaxed);
-        let _woken = TcpStream::connect(self.address);
-        let _ended = self.taker.take().map(thread::JoinHandle::join);
-    }
-}
-
-fn exchange(link: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(link)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.write_all(b"x")?;
-    stream.read_exact(&mut [0])
-}
-
-/// 2,000 connections, while two upstreams die in turn, a third answers nothing, and etcd comes and goes.
-fn no_connection_is_lost(mut place: Place, balance: Balance) {
-    let runtime = runtime();
-    let mut servers = [Upstreamed::start(ip(11)), Upstreamed::start(ip(12))];
-    let registry = place.registry();
-    for (server, instance) in servers.iter().zip(["one", "two"]) {
-        let claim = claim(instance, server.address, Duration::from_secs(600));
-        runtime.block_on(registry.register(&claim, Conflict::Take)).expect("registered");
-    }
-    let hole = BlackHole::new(13);
-    let (_links, address) = open(&place, balance, &[hole.address]);
-    // Held while a connection is under way, and for the moment of a death: what an upstream has taken and then drops no
-    // link can save.
-    let gate = Arc::new(RwLock::new(()));
-    exchange(address).expect("the first");
-    let (done, lost) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
-    let clients: Vec<_> = (0..8)
-        .map(|_| {
-            let (done, lost, gate) = (Arc::clone(&done), Arc::clone(&lost), Arc::clone(&gate));
-            thread::spawn(move || {
-                for _ in 0..250 {
-                    let _no_death = gate.read();
-                    if let Err(error) = exchange(address) {
-                        lost.lock().expect("no panic").push(error.to_string());
-                    }
-                    *done.lock().expect("no panic") += 1;
-                }
-            })
-        })
-        .collect();
-    let after = |count: usize| wait::until_true("connections", || *done.lock().expect("no panic") >= count);
-    for turn in 0..8 {
-        let server = &mut servers[turn % 2];
-        after(turn * 230);
-        {
-            let _nothing_under_way = gate.write();
-            server.stop();
-        }
-        match turn {
-            1 | 5 => etcd(&mut place).stop(),
-            3 | 7 => etcd(&mut place).start_again(Data::Kept),
-            _ => {}
-        }
-        after(turn * 230 + 115);
-        *server = Upstreamed::start(server.address);
-    }
-    clients.into_iter().for_each(|client| client.join().expect("ended"));
-    assert_eq!(*lost.lock().expect("no panic"), [""; 0]);
-    assert_eq!(*done.lock().expect("no panic"), 2000);
-}
-
-#[test]
-fn no_connection_is_lost_while_upstreams_and_etcd_v3_come_and_go() {
-    no_connection_is_lost(Place::v3(), Balance::RoundRobin);
-}
-
-#[test]
-fn no_connection_is_lost_while_upstreams_and_etcd_v2_come_and_go() {
-    no_connection_is_lost(Place::v2(), Balance::LeastConnections);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! `actor http` and `actor echo`: small real servers, one thread a connection. They log nothing unless asked.
+//! `actor http`, `echo` and `named`: small real servers, one thread a connection. They log nothing unless asked.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 
 use crate::args::{self, Args};
 use crate::{fail, say, sys};
@@ -29,6 +30,42 @@ pub fn echo(mut args: Args) -> i32 {
         let _ = out.shutdown(Shutdown::Write);
     });
     leave_on_term(0)
+}
+
+pub fn named(mut args: Args) -> i32 {
+    let address = address(&mut args);
+    let name = match address.parse::<SocketAddr>().map(|at| at.ip()) {
+        Ok(IpAddr::V4(ip)) => ip.octets()[3],
+        Ok(IpAddr::V6(_)) | Err(_) => fail(&format!("not an IPv4 address and a port: {address}")),
+    };
+    sys::set_mask(sys::bit(libc::SIGTERM));
+    let listener = TcpListener::bind(&address).unwrap_or_else(|why| fail(&format!("{address}: {why}")));
+    let Ok(accepts) = listener.try_clone() else { fail("no descriptor is free") };
+    // Each connection has a sender; the receiver hears when the last one is gone.
+    let (open, all_closed) = channel::<()>();
+    let accepting = std::thread::spawn(move || {
+        for client in accepts.incoming().map_while(Result::ok) {
+            let open = open.clone();
+            std::thread::spawn(move || {
+                let _ = answer_by_name(client, name);
+                drop(open);
+            });
+        }
+    });
+    sys::next_signal(sys::bit(libc::SIGTERM));
+    sys::stop_listening(&listener);
+    let _ = accepting.join();
+    let _ = all_closed.recv();
+    0
+}
+
+fn answer_by_name(mut client: TcpStream, name: u8) -> std::io::Result<()> {
+    client.set_nodelay(true)?;
+    let mut said = [name; 9];
+    loop {
+        client.read_exact(&mut said[1..])?;
+        client.write_all(&said)?;
+    }
 }
 
 /// `PORT` alone means every address; port 0 is chosen by the kernel and printed.

@@ -90,6 +90,12 @@ pub fn exit_now(code: c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// From now on nobody can connect, and whoever waits in `accept` is told so.
+pub fn stop_listening(listener: &std::net::TcpListener) {
+    // SAFETY: a descriptor that is open, and no memory involved.
+    unsafe { libc::shutdown(std::os::fd::AsRawFd::as_raw_fd(listener), libc::SHUT_RD) };
+}
+
 pub fn pid() -> pid_t {
     std::process::id() as pid_t
 }

@@ -1,0 +1,187 @@
+//! Many connections at once, and more than there are descriptors for: those that are open go on, those that come wait,
+//! and ensign spends nothing on waiting.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::lane::{self, LINK, Lane, to};
+use crate::support::load::{DEADLINE, connect};
+use crate::support::namespace::{Place, Sandbox, ran_inside};
+use crate::support::server::{echo, forget_what_has_ended};
+use crate::support::wait;
+
+/// A link to an echo, and how many descriptors ensign has when nobody is connected.
+fn open(sandbox: Sandbox) -> (Lane, usize) {
+    forget_what_has_ended();
+    let listener = TcpListener::bind("127.0.1.1:0").expect("bind");
+    let lane = Lane::open_in(sandbox, &to(&[listener.local_addr().expect("bound")], "round-robin"), "");
+    echo(listener);
+    says(&mut connect(LINK).expect("a connection"), 0);
+    // What a look-up or a first connection needs once is there now; the rest goes with the connection.
+    let mut least = lane.descriptors();
+    wait::until_true("the first connection to be gone", || {
+        let before = std::mem::replace(&mut least, lane.descriptors());
+        wait::all_through(Duration::from_millis(20), || {});
+        before == least
+    });
+    (lane, least)
+}
+
+fn is_answered(client: &mut TcpStream, number: u64) -> std::io::Result<bool> {
+    let mut heard = [0; 8];
+    client.read_exact(&mut heard)?;
+    Ok(heard == number.to_be_bytes())
+}
+
+/// Says a number, and hears it. How long that took.
+fn says(client: &mut TcpStream, number: u64) -> Duration {
+    let begun = Instant::now();
+    client.write_all(&number.to_be_bytes()).expect("it is open");
+    assert!(is_answered(client, number).expect("it is open"), "something else than {number}");
+    begun.elapsed()
+}
+
+#[test]
+fn five_thousand_idle_connections_cost_two_hundred_at_work_nothing() {
+    if ran_inside(five_thousand_idle_connections_cost_two_hundred_at_work_nothing) {
+        return;
+    }
+    const IDLE: u64 = 5000;
+    const AT_WORK: u64 = 200;
+    const WORDS: u64 = 50;
+    lane::descriptors(2 * (IDLE + AT_WORK) + 500);
+    let (lane, least) = open(Sandbox::new(Place::Guest));
+    let begun = Instant::now();
+    let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| connect(LINK).expect("a connection")).collect();
+    for (number, client) in (0..).zip(&mut idle) {
+        says(client, number);
+    }
+    println!("{IDLE} connections open after {:?}", begun.elapsed());
+    let worker = |number: u64| {
+        thread::spawn(move || {
+            let mut client = connect(LINK).expect("a connection");
+            let mut took: Vec<Duration> =
+                (0..WORDS).map(|word| says(&mut client, number << 32 | word)).collect();
+            // One that streams, too: more than a word at a time.
+            let (sent, mut heard) = (vec![number.to_be_bytes()[7]; 256 << 10], vec![0; 256 << 10]);
+            let mut writer = client.try_clone().expect("a descriptor is free");
+            let begun = Instant::now();
+            let (heard, sent) = thread::scope(|scope| {
+                scope.spawn(|| writer.write_all(&sent).expect("it is open"));
+                client.read_exact(&mut heard).expect("it is open");
+                (&heard, &sent)
+            });
+            assert!(heard == sent);
+            took.push(begun.elapsed());
+            took
+        })
+    };
+    let begun = Instant::now();
+    let workers: Vec<_> = (0..AT_WORK).map(worker).collect();
+    let mut took: Vec<Duration> =
+        workers.into_iter().flat_map(|worker| worker.join().expect("a worker does not panic")).collect();
+    took.sort();
+    let (median, last) = (took[took.len() / 2], took[took.len() - 1]);
+    println!(
+        "{} answers within {:?}: half of them in {median:?}, all in {last:?}",
+        took.len(),
+        begun.elapsed()
+    );
+    assert!(last < Duration::from_secs(3), "{last:?} for an answer");
+    // Nobody was forgotten meanwhile, or mixed up with another.
+    for (number, client) in (IDLE..).zip(&mut idle) {
+        says(client, number);
+    }
+    drop(idle);
+    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+}
+
+/// Connects until one is not served at once. Those that are served, and that one.
+fn fill() -> (Vec<TcpStream>, TcpStream) {
+    let mut served = Vec::new();
+    loop {
+        let mut client = connect(LINK).expect("the kernel takes it");
+        let number = served.len() as u64;
+        client.write_all(&number.to_be_bytes()).expect("the kernel takes it");
+        client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+        match is_answered(&mut client, number) {
+            Ok(answered) => assert!(answered),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+                client.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+                return (served, client);
+            }
+        }
+        served.push(client);
+        assert!(served.len() < 1000, "there is no end to the descriptors");
+    }
+}
+
+/// Lets a hundred more wait, and looks on: those that are open go on, ensign sleeps, and says it once. All who wait.
+fn let_wait(
+    lane: &Lane,
+    served: &mut [TcpStream],
+    first: TcpStream,
+    complaint: &str,
+) -> Vec<(u64, TcpStream)> {
+    let mut waiting = vec![(served.len() as u64, first)];
+    waiting.extend((1000..1100).map(|number| {
+        let mut client = connect(LINK).expect("the kernel takes it");
+        client.write_all(&u64::to_be_bytes(number)).expect("the kernel takes it");
+        (number, client)
+    }));
+    let before = lane.cpu_ticks();
+    wait::all_through(Duration::from_secs(2), || {});
+    let idle = lane.cpu_ticks() - before;
+    for (number, client) in (0..).zip(served.iter_mut()) {
+        says(client, number);
+    }
+    println!("{} served, {} wait: {idle}0 ms of CPU in 2 s", served.len(), waiting.len());
+    assert!(idle <= 20, "{idle}0 ms of CPU in 2 s");
+    assert_eq!(lane.logged(complaint), 1, "lines with {complaint:?}");
+    waiting
+}
+
+#[test]
+fn with_a_small_limit_of_descriptors_connections_wait_for_each_other() {
+    if ran_inside(with_a_small_limit_of_descriptors_connections_wait_for_each_other) {
+        return;
+    }
+    let limit = ["prlimit", "--nofile=128:128", "--"].map(Into::into);
+    let (lane, least) = open(Sandbox::new(Place::Guest).through(limit.into()));
+    let (mut served, first) = fill();
+    let waiting = let_wait(&lane, &mut served, first, "WARN");
+    drop(served);
+    for (number, mut client) in waiting {
+        assert!(is_answered(&mut client, number).expect("served at last"));
+    }
+    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+}
+
+#[test]
+fn out_of_descriptors_accepting_pauses_and_goes_on() {
+    if ran_inside(out_of_descriptors_accepting_pauses_and_goes_on) {
+        return;
+    }
+    let (lane, least) = open(Sandbox::new(Place::Guest));
+    // Lowered under a running ensign, which reckoned with more.
+    let limit = format!("--nofile={}:1024", least + 21);
+    let lowered = Command::new("prlimit").args(["--pid", &lane.pid().to_string(), &limit]).status();
+    assert!(lowered.expect("prlimit is installed").success());
+    let (mut served, first) = fill();
+    let waiting = let_wait(&lane, &mut served, first, "cannot accept connections for now");
+    drop(served);
+    // One that was accepted with the last descriptor has none for the way on.
+    let count = waiting.len();
+    let reset = waiting.into_iter().filter_map(|(number, mut client)| is_answered(&mut client, number).err());
+    let reset = reset.inspect(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset)).count();
+    println!("{reset} of {count} that waited were reset");
+    assert!(reset < count / 2, "{reset} of {count} that waited were reset");
+    for number in 0..100 {
+        says(&mut connect(LINK).expect("a connection"), number);
+    }
+    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+}
