@@ -38,6 +38,7 @@ impl Reach {
                 Err(error) => drop(failure.get_or_insert(error.to_string())),
             }
         }
-        Err(failure.unwrap_or_else(|| "it is not open".to_owned()))
+        // A Docker link may have UDP ports alone.
+        Err(failure.unwrap_or_else(|| "none of its ports takes connections".to_owned()))
     }
 }
