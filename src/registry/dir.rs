@@ -223,7 +223,7 @@ fn list(root: &Path, prefix: &str, folder: &str) -> Result<Vec<Listed>, Error> {
             Ok(Some(Ok(stored))) if stored.expired() => {}
             Ok(Some(Ok(stored))) => {
                 let left = Duration::from_millis(stored.expires_ms.saturating_sub(now_ms()));
-                listed.extend(Listed::new(prefix, &key, Ok(stored.record), Some(left)));
+                listed.extend(Listed::new(prefix, &key, stored.record.checked(), Some(left)));
             }
             Ok(Some(Err(reason))) => listed.extend(Listed::new(prefix, &key, Err(reason), None)),
             Err(error) => listed.extend(Listed::new(prefix, &key, Err(error.to_string()), None)),

@@ -249,19 +249,11 @@ impl Client {
         let path = format!("{}?recursive=true&quorum=true", path(folder));
         let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
         let index = index(&reply);
-        let root = match verdict(&reply)? {
-            Verdict::Done(done) => done.node,
+        let mut listed = match verdict(&reply)? {
+            Verdict::Done(done) => done.listed(&self.prefix),
             Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok((Vec::new(), index?)),
             Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
         };
-        let mut listed = Vec::new();
-        let mut rest = vec![root];
-        while let Some(mut node) = rest.pop() {
-            rest.append(&mut node.nodes);
-            if !node.dir {
-                listed.extend(Listed::new(&self.prefix, &node.key, Fields::parse(&node.value), node.left()));
-            }
-        }
         listed.sort_by(|a, b| a.key.cmp(&b.key));
         Ok((listed, index?))
     }
@@ -378,9 +370,25 @@ fn refused(reply: &Reply, message: String) -> Error {
 
 // etcd's answers; what is zero or empty is left out.
 
+/// A request was carried out, and this is what lies there.
 #[derive(Deserialize)]
-struct Done {
+pub struct Done {
     node: Node,
+}
+
+impl Done {
+    /// What it is and what lies below it, in no order: each record, and what is none.
+    pub fn listed(self, prefix: &str) -> Vec<Listed> {
+        let mut listed = Vec::new();
+        let mut rest = vec![self.node];
+        while let Some(mut node) = rest.pop() {
+            rest.append(&mut node.nodes);
+            if !node.dir {
+                listed.extend(Listed::new(prefix, &node.key, Fields::parse(&node.value), node.left()));
+            }
+        }
+        listed
+    }
 }
 
 #[derive(Deserialize)]

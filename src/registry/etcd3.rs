@@ -177,17 +177,11 @@ impl Client {
         let mut tour = self.endpoints.tour();
         let folder = skydns::folder(&self.prefix, name);
         let (from, to) = (encode(&format!("{folder}/")), encode(&format!("{folder}0")));
-        let there: Range =
-            accepted(call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?)?;
-        let read = |kv: &Kv| follow::instance(&Fields::parse(&decode(&kv.value)).ok()?);
-        let mut known: BTreeMap<String, Option<Instance>> =
-            there.kvs.iter().map(|kv| (kv.key.clone(), read(kv))).collect();
-        hear(known.values().flatten().cloned().collect());
-        let Some(revision) = there.header.revision.parse::<i64>().ok().filter(|revision| *revision > 0)
-        else {
-            return Ok(());
-        };
-        let create = json!({"key": from, "range_end": to, "start_revision": (revision + 1).to_string()});
+        let there = call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?;
+        let mut known: Known = accepted(there)?;
+        hear(known.instances());
+        let Some(next) = known.next_revision() else { return Ok(()) };
+        let create = json!({"key": from, "range_end": to, "start_revision": next.to_string()});
         let Some(mut lines) =
             tour.open(&post("/v3/watch", &json!({"create_request": create})), follow::renewal()).await
         else {
@@ -195,30 +189,74 @@ impl Client {
         };
         while let Some(line) = lines.next().await {
             let endpoint = lines.endpoint();
-            let watched: Watched = match serde_json::from_str(&line) {
-                Ok(Streaming { result: Some(watched) }) => watched,
-                Ok(Streaming { result: None }) => return Ok(()),
-                Err(e) => return Err(Error::NotEtcd { endpoint, reason: e.to_string() }),
-            };
-            if watched.canceled {
-                // By a compaction: what is there is listed again.
-                return match watched.cancel_reason {
-                    reason if reason.is_empty() || watched.compact_revision != "0" => Ok(()),
-                    message => Err(Error::Refused { endpoint, message }),
-                };
-            }
-            let is_news = !watched.events.is_empty();
-            for Happening { kind, kv } in watched.events {
-                match kind {
-                    Kind::Put => known.insert(kv.key.clone(), read(&kv)),
-                    Kind::Delete => known.remove(&kv.key),
-                };
-            }
-            if is_news {
-                hear(known.values().flatten().cloned().collect());
+            match known.take(&line).map_err(|reason| Error::NotEtcd { endpoint: endpoint.clone(), reason })? {
+                Taken::News => hear(known.instances()),
+                Taken::Nothing => {}
+                Taken::Over => return Ok(()),
+                Taken::Refused(message) => return Err(Error::Refused { endpoint, message }),
             }
         }
         Ok(())
+    }
+}
+
+/// Who is announced, as a listing tells it and then the lines of a watch. Pure.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Range")]
+pub struct Known {
+    revision: i64,
+    /// By key; `None` is what can't be connected to.
+    instances: BTreeMap<String, Option<Instance>>,
+}
+
+/// What a line of a watch was.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    News,
+    Nothing,
+    /// Nothing more comes. What is there is to be listed again.
+    Over,
+    /// etcd will not have it watched, for this reason.
+    Refused(String),
+}
+
+impl From<Range> for Known {
+    fn from(range: Range) -> Self {
+        let instances = range.kvs.into_iter().map(|kv| (kv.key.clone(), kv.instance())).collect();
+        Self { revision: range.header.revision.parse().unwrap_or(0), instances }
+    }
+}
+
+impl Known {
+    /// All that can be connected to, by key.
+    pub fn instances(&self) -> Vec<Instance> {
+        self.instances.values().flatten().cloned().collect()
+    }
+
+    /// Where a watch begins that misses nothing; `None` where the listing does not say of when it is.
+    pub fn next_revision(&self) -> Option<i64> {
+        self.revision.checked_add(1).filter(|next| *next > 1)
+    }
+
+    /// Takes in a line of the watch. Error: it is none, for this reason.
+    pub fn take(&mut self, line: &str) -> Result<Taken, String> {
+        let Streaming { result } = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let Some(watched) = result else { return Ok(Taken::Over) };
+        if watched.canceled {
+            // By a compaction: what is there is listed again.
+            return Ok(match watched.cancel_reason {
+                reason if reason.is_empty() || watched.compact_revision != "0" => Taken::Over,
+                message => Taken::Refused(message),
+            });
+        }
+        let taken = if watched.events.is_empty() { Taken::Nothing } else { Taken::News };
+        for Happening { kind, kv } in watched.events {
+            match kind {
+                Kind::Put => self.instances.insert(kv.key.clone(), kv.instance()),
+                Kind::Delete => self.instances.remove(&kv.key),
+            };
+        }
+        Ok(taken)
     }
 }
 
@@ -379,6 +417,12 @@ struct Kv {
     mod_revision: String,
     #[serde(default = "zero")]
     lease: String,
+}
+
+impl Kv {
+    fn instance(&self) -> Option<Instance> {
+        follow::instance(&Fields::parse(&decode(&self.value)).ok()?)
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -67,7 +67,7 @@ pub(super) async fn follow(registry: &Registry, name: &DnsName, mut tell: impl F
 }
 
 /// Those of `listed` that can be connected to.
-pub(super) fn instances(listed: &[Listed]) -> Vec<Instance> {
+pub fn instances(listed: &[Listed]) -> Vec<Instance> {
     listed.iter().filter_map(|listed| instance(listed.record.as_ref().ok()?)).collect()
 }
 

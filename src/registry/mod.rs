@@ -24,7 +24,7 @@ mod skydns;
 
 pub use claim::Claim;
 pub use error::{Error, Failure};
-pub use follow::Seen;
+pub use follow::{Seen, instances};
 pub use skydns::{Fields, Record};
 
 /// Where records are announced.
@@ -123,7 +123,7 @@ impl Registry {
 
     /// Who is announced under `name` (or below it) and can be connected to.
     pub async fn instances(&self, name: &DnsName) -> Result<Vec<Instance>, Error> {
-        Ok(follow::instances(&self.list(Some(name)).await?))
+        Ok(instances(&self.list(Some(name)).await?))
     }
 
     /// Tells who is announced under `name` (or below it), now and at each change, until it is dropped. The only one

@@ -82,8 +82,12 @@ impl Default for Fields {
 impl Fields {
     /// Reads a value; the error says what is wrong with it.
     pub fn parse(value: &str) -> Result<Self, String> {
-        let fields: Self = serde_json::from_str(value).map_err(|e| e.to_string())?;
-        if fields.host.is_empty() { Err("it has no `host`".to_owned()) } else { Ok(fields) }
+        serde_json::from_str::<Self>(value).map_err(|e| e.to_string())?.checked()
+    }
+
+    /// These, if they are a record; the error says what is wrong with them.
+    pub fn checked(self) -> Result<Self, String> {
+        if self.host.is_empty() { Err("it has no `host`".to_owned()) } else { Ok(self) }
     }
 }
 

@@ -70,6 +70,19 @@ async fn links_and_pipes_are_neither_followed_nor_waited_for() {
     assert_eq!(readable, [("link", false), ("node-1", true), ("pipe", false)]);
 }
 
+/// Found by fuzzing: it was an instance that nobody can connect to.
+#[tokio::test]
+async fn a_record_without_a_host_is_told_and_none_to_connect_to() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir_all(root.path().join("skydns/example/web")).expect("made");
+    let text = r#"{"record":{"port":80},"owner":"1","expires_ms":4102444800000}"#;
+    fs::write(root.path().join("skydns/example/web/node-1"), text).expect("written");
+    let listed = Store::new(root.path(), "/skydns").list(None).await.expect("a list");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].record, Err("it has no `host`".to_owned()));
+    assert_eq!(follow::instances(&listed), []);
+}
+
 #[tokio::test]
 async fn a_link_in_place_of_a_folder_is_not_followed() {
     let root = tempfile::tempdir().expect("a folder");
