@@ -54,6 +54,11 @@ impl ListenAt {
         }
     }
 
+    /// Not only those on this machine can come here.
+    pub fn is_open_to_others(&self) -> bool {
+        self.address().is_some_and(|address| !address.ip().is_loopback())
+    }
+
     /// Nobody can listen at both. The two families are apart: every listener of ours is of one only.
     pub fn is_in_the_way_of(&self, other: &Self) -> bool {
         match (self, other) {

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::connection::Client;
 use super::shared::{Episode, Shared};
+use crate::config::ListenAt;
 use crate::sys::socket;
 
 /// So many are accepted before those that are there get their turn.
@@ -24,6 +25,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Acceptor {
     socket: OwnedFd,
+    at: ListenAt,
     shared: Arc<Shared>,
     short: Episode,
     /// The last round in which somebody waited.
@@ -48,8 +50,12 @@ pub(super) enum Accepted {
 }
 
 impl Acceptor {
-    pub(super) fn new(socket: OwnedFd, shared: Arc<Shared>) -> Self {
-        Self { socket, shared, short: Episode::default(), round: 0, crowd: 1, is_paused: false }
+    pub(super) fn new(socket: OwnedFd, at: ListenAt, shared: Arc<Shared>) -> Self {
+        Self { socket, at, shared, short: Episode::default(), round: 0, crowd: 1, is_paused: false }
+    }
+
+    pub(super) fn is_open_to_others(&self) -> bool {
+        self.at.is_open_to_others()
     }
 
     /// Told for as long as somebody waits.

@@ -43,6 +43,8 @@ pub(super) enum Letter {
     Client(Client),
     /// Connected where it took time.
     Connection(Box<Connection>),
+    /// Nobody from outside is let in any more.
+    TurnAway,
     /// Nobody is let in any more, and what is quiet is closed: all by then, and then tell.
     Finish {
         by: Instant,
@@ -74,7 +76,8 @@ pub(super) struct Engine {
     epoll: Epoll,
     mail: Mailbox,
     letters: mpsc::Receiver<Letter>,
-    acceptors: Vec<Acceptor>,
+    /// By their number; `None` once closed.
+    acceptors: Vec<Option<Acceptor>>,
     /// All relaying threads, which take what is accepted in turn; empty where there is only this one.
     turns: Vec<Mailbox>,
     next_turn: usize,
@@ -139,7 +142,7 @@ impl Engine {
     /// Clients of `acceptor` are let in as soon as the thread runs.
     pub(super) fn listen(&mut self, acceptor: Acceptor) -> io::Result<()> {
         self.epoll.add(&acceptor, Acceptor::interest(ACCEPTORS | self.acceptors.len() as u64))?;
-        self.acceptors.push(acceptor);
+        self.acceptors.push(Some(acceptor));
         Ok(())
     }
 
@@ -264,9 +267,10 @@ impl Engine {
     }
 
     fn accept(&mut self, number: usize) {
-        let batch = self.acceptors.get_mut(number).map_or(0, |acceptor| acceptor.batch(self.round));
+        let round = self.round;
+        let batch = self.acceptor(number).map_or(0, |acceptor| acceptor.batch(round));
         for _ in 0..batch {
-            let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+            let Some(acceptor) = self.acceptor(number) else { return };
             match acceptor.accept() {
                 Accepted::Client(client) => match self.turns.get(self.next_turn) {
                     Some(turn) => {
@@ -286,15 +290,19 @@ impl Engine {
         }
     }
 
+    fn acceptor(&mut self, number: usize) -> Option<&mut Acceptor> {
+        self.acceptors.get_mut(number)?.as_mut()
+    }
+
     fn pause(&mut self, number: usize) {
-        let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+        let Some(Some(acceptor)) = self.acceptors.get_mut(number) else { return };
         // Fails where it is not watched, as is meant.
         let _ = self.epoll.delete(&*acceptor);
         acceptor.is_paused = true;
     }
 
     fn resume(&mut self, number: usize) {
-        let Some(acceptor) = self.acceptors.get_mut(number) else { return };
+        let Some(Some(acceptor)) = self.acceptors.get_mut(number) else { return };
         if acceptor.is_paused && self.finish.is_none() {
             let interest = Acceptor::interest(ACCEPTORS | number as u64);
             // Out of memory in the kernel: later, then.
@@ -363,6 +371,11 @@ impl Engine {
             match letter {
                 Letter::Client(client) => self.connect(client),
                 Letter::Connection(connection) => self.watch(*connection),
+                Letter::TurnAway => {
+                    for acceptor in &mut self.acceptors {
+                        acceptor.take_if(|acceptor| acceptor.is_open_to_others());
+                    }
+                }
                 Letter::Finish { by, done } => {
                     self.acceptors.clear();
                     self.finish = Some((by, done));

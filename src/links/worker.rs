@@ -211,11 +211,11 @@ fn start(
         ));
         let _context = beside.enter();
         let mut sockets = Vec::new();
-        for Bound { at: _, listener, file } in listeners {
+        for Bound { at, listener, file } in listeners {
             files.extend(file);
             match listener {
                 Listener::Stream(listener) => {
-                    first.listen(Acceptor::new(listener.into(), Arc::clone(&shared)))?;
+                    first.listen(Acceptor::new(listener.into(), at, Arc::clone(&shared)))?;
                 }
                 Listener::Datagram(socket) => sockets.push(socket),
             }
@@ -274,6 +274,13 @@ impl Threads {
 }
 
 impl Links {
+    /// Closes the listeners that others can reach. What is connected stays so.
+    pub fn turn_away(&self) {
+        if let Some(threads) = &self.threads {
+            threads.engines.iter().for_each(|engine| engine.post(Letter::TurnAway));
+        }
+    }
+
     /// The upstreams of a `[[link]]`.
     pub fn reach(&self, service: &str, link: &str) -> Reach {
         let source = Source::File { service: service.to_owned(), link: link.to_owned() };

@@ -29,6 +29,8 @@ pub enum Action {
     Renew { service: ServiceId, claim: ClaimId, request: RequestId },
     /// Remove the claim's records, whatever became of the requests before it; those are dropped unanswered.
     Withdraw { service: ServiceId, claim: ClaimId, request: RequestId },
+    /// The stop signals begin: links let nobody in from outside any more. Our own processes may need them to the end.
+    TurnAway,
     /// Send a signal to every process that is left in the container, or to every descendant when not PID 1.
     Sweep(Signal),
     /// Say it in the log.

@@ -164,7 +164,7 @@ impl Supervisor {
             }
             // Asked twice: whoever asks does not want to wait for the drain.
             Phase::Draining { signal, wall, .. } if stops => {
-                self.phase = Phase::stopping(&self.config, signal, wall, now);
+                self.begin_stopping(signal, wall, now, actions);
             }
             Phase::Running | Phase::Draining { .. } | Phase::Stopping { .. } => {
                 let main = self.config.main;
@@ -231,7 +231,7 @@ impl Supervisor {
             Phase::Draining { signal, drained_at, withdrawn_by, wall } => {
                 let withdrawn = self.is_withdrawn() || withdrawn_by <= now;
                 if drained_at <= now && withdrawn {
-                    self.phase = Phase::stopping(&self.config, signal, wall, now);
+                    self.begin_stopping(signal, wall, now, actions);
                 }
             }
             Phase::Running | Phase::Stopping { .. } | Phase::Sweeping { .. } | Phase::Left => {}
@@ -245,6 +245,11 @@ impl Supervisor {
             }
             Phase::Running | Phase::Draining { .. } | Phase::Left => {}
         }
+    }
+
+    fn begin_stopping(&mut self, signal: Signal, wall: Option<Time>, now: Time, actions: &mut Vec<Action>) {
+        self.phase = Phase::stopping(&self.config, signal, wall, now);
+        actions.push(Action::TurnAway);
     }
 
     /// Signals every service whose turn it is, in the reverse of the order of their start.

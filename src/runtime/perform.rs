@@ -143,6 +143,7 @@ impl World {
             Action::Withdraw { service, claim, request } => {
                 self.registrar.withdraw(&mut self.tasks, service, claim, request);
             }
+            Action::TurnAway => self.links.turn_away(),
             Action::Sweep(signal) => self.sweep(signal),
             Action::Tell(notice) => self.journal.tell(&self.config, &notice, &self.registrar),
             Action::Exit(code) => return Done { event: None, exit: Some(code) },

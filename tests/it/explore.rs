@@ -156,6 +156,7 @@ fn done(actions: &[Action]) -> String {
             Action::Register { .. } => "register".to_owned(),
             Action::Renew { .. } => "renew".to_owned(),
             Action::Withdraw { .. } => "**withdraw**".to_owned(),
+            Action::TurnAway => "turn others away".to_owned(),
             Action::Sweep(signal) => format!("send {signal} to all"),
             Action::Exit(code) => format!("leave with {code}"),
             Action::Tell(_) => return None,

@@ -318,7 +318,14 @@ impl Running {
     /// Waits until `line` has been printed, whole.
     pub fn until_line(&self, line: &str) {
         let what = format!("the line {line:?}");
-        wait::until_true(&what, || self.stdout().lines().any(|seen| seen == line));
+        let has_ended = || !process::lives(self.child.id() as i32);
+        let is_there = || self.stdout().lines().any(|seen| seen == line);
+        wait::until_true(&what, || {
+            let ended = has_ended();
+            let there = is_there();
+            assert!(there || !ended, "it has ended without {what}: {}", self.stderr());
+            there
+        });
     }
 
     pub fn wait(mut self) -> Ended {
@@ -340,10 +347,14 @@ impl Drop for Running {
             eprintln!("{:?} printed: {:?}, and to stderr: {:?}", self.argv, self.stdout(), self.stderr());
         }
         if let Ok(None) = self.child.try_wait() {
-            for first in process::children(self.child.id() as i32) {
-                let _ = kill(Pid::from_raw(first), Signal::SIGKILL);
+            let firsts = process::children(self.child.id() as i32);
+            for first in &firsts {
+                let _ = kill(Pid::from_raw(*first), Signal::SIGKILL);
             }
-            let _ = self.child.kill();
+            // `unshare` ends by itself then, once everything inside is gone: its ports are free.
+            if firsts.is_empty() {
+                let _ = self.child.kill();
+            }
             let _ = self.child.wait();
         }
     }

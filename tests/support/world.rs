@@ -207,6 +207,7 @@ impl World {
                 return vec![Event::Spawned { service, run }];
             }
             Action::Signal { service, run, signal } => return self.signal_process(service, run, signal),
+            Action::TurnAway => {}
             Action::Sweep(signal) => {
                 let services: Vec<_> = self.alive.iter().map(|(&service, p)| (service, p.run)).collect();
                 if signal == Signal(9) {

@@ -125,7 +125,7 @@ fn listen(
     let socket = |path: PathBuf| UnixSocket { path, mode, owner };
     let mut place = |at: &At<String>| {
         let value = values.parse(at, |text| units::listen(text, socket))?;
-        if value.address().is_some_and(|address| !address.ip().is_loopback()) {
+        if value.is_open_to_others() {
             let message = format!(
                 "others than this container's processes can reach `{}`: listen at 127.0.0.1 or [::1] to keep them out",
                 at.value

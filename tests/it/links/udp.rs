@@ -1,5 +1,6 @@
 //! UDP through links: whole datagrams, each answer to who asked, sessions that follow, end, and make room.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -9,8 +10,6 @@ use ensign::config::units::dns_name;
 use ensign::links::{Bind, Feed};
 use ensign::net::resolve::Instance;
 use tokio::sync::oneshot;
-
-use std::collections::BTreeSet;
 
 use super::*;
 use crate::support::wait;
