@@ -19,17 +19,29 @@ use std::time::Instant;
 
 use load::{Better, Figure};
 use peers::{Forwarder, Kind};
+use plot::{Bar, Colour};
 use upstream::Upstream;
 
 #[path = "links/load.rs"]
 mod load;
 #[path = "links/peers.rs"]
 mod peers;
+#[path = "links/plot.rs"]
+mod plot;
 #[path = "links/upstream.rs"]
 mod upstream;
 
 const DEFAULT_ROUNDS: usize = 5;
 const DOCUMENT: &str = "docs/benchmarks.md";
+/// The rows that are pictures as well, and the files' names.
+const PICTURES: [(&str, &str); 6] = [
+    ("upload, 1 connection, GB/s", "upload"),
+    ("upload, 1 connection, CPU-s/GB", "cost"),
+    ("new connections/s, 16 clients", "connections"),
+    ("requests/s, 64 connections", "requests"),
+    ("ping-pong, 64 connections, p99, µs", "latency"),
+    ("memory an idle connection, bytes", "memory"),
+];
 const MARKS: [&str; 2] = ["<!-- figures -->\n", "<!-- end of figures -->"];
 
 const MEASURES: [fn(&Forwarder, &Upstream) -> Vec<Figure>; 8] = [
@@ -72,11 +84,39 @@ impl Sheet {
             });
             let ours = self.kinds.iter().position(|kind| *kind == Kind::Ensign).and_then(|at| medians[at]);
             let ratio = ours.zip(best).map(|(ours, best)| format!("{:.2}", ours / best));
-            let better = if *better == Better::More { "more is better" } else { "less is better" };
             let cells = medians.iter().map(|median| median.map_or("–".to_owned(), shortened));
-            line(&mut text, &format!("{label} ({better})"), cells.chain([ratio.unwrap_or("–".to_owned())]));
+            line(
+                &mut text,
+                &format!("{label} ({})", better.text()),
+                cells.chain([ratio.unwrap_or("–".to_owned())]),
+            );
         }
         text
+    }
+}
+
+impl Sheet {
+    /// The pictures, by their files' names.
+    fn pictures(&self) -> Vec<(&'static str, String)> {
+        let drawn = PICTURES.iter().filter_map(|(label, file)| {
+            let (_, better, figures) = self.rows.iter().find(|row| row.0 == *label)?;
+            let bars: Vec<Bar<'_>> = self
+                .kinds
+                .iter()
+                .zip(figures)
+                .filter_map(|(kind, values)| {
+                    let value = median(values)?;
+                    let colour = match (kind.is_peer(), kind) {
+                        (true, _) => Colour::Peer,
+                        (false, Kind::Ensign) => Colour::Ours,
+                        (false, _) => Colour::Direct,
+                    };
+                    Some(Bar { name: kind.name(), value, text: shortened(value), colour })
+                })
+                .collect();
+            Some((*file, plot::bars(&format!("{label} ({})", better.text()), &bars)))
+        });
+        drawn.collect()
     }
 }
 
@@ -132,6 +172,9 @@ fn main() {
     println!("{text}");
     if asked.is_none() {
         publish(&text);
+        for (file, picture) in sheet.pictures() {
+            write(format!("docs/benchmarks/{file}.svg"), picture).expect("writable");
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::peers::{Forwarder, Kind, dead_end};
 use crate::upstream::{
-    ANSWER, DEAF, ECHO, MESSAGE, ONCE, POUR, REPLY, REPLY_LATE, RESET, SINK, Seen, Upstream,
+    ANSWER, DEAF, ECHO, FILE, FILE_LENGTH, MESSAGE, ONCE, POUR, REPLY, REPLY_LATE, RESET, SINK, Seen,
+    Upstream,
 };
 
 /// How long each measurement goes on.
@@ -26,6 +27,15 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub enum Better {
     More,
     Less,
+}
+
+impl Better {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::More => "more is better",
+            Self::Less => "less is better",
+        }
+    }
 }
 
 /// A row's label, which way is better, and a value for it.
@@ -310,6 +320,8 @@ pub fn behaviour(kind: Kind, upstream: &Upstream) -> Vec<(&'static str, String)>
         ("the upstream resets: the client sees", end(to_client.read(&mut [0]))),
         ("the client resets: the upstream sees", from_client()),
         ("taken for an upstream that does not read", deaf(&forwarder)),
+        ("a client or an upstream that vanishes while idle", keepalive(&forwarder)),
+        ("told to stop in the middle of a download of 64 MiB", stopped(forwarder)),
     ]
 }
 
@@ -331,4 +343,46 @@ fn deaf(forwarder: &Forwarder) -> String {
     } else {
         format!("{:.1} MiB", taken as f64 / f64::from(1 << 20))
     }
+}
+
+/// Which ends of a connection the forwarder would find out about: those that it has set keepalive for.
+fn keepalive(forwarder: &Forwarder) -> String {
+    if forwarder.kind == Kind::Direct {
+        return "–".to_owned();
+    }
+    let mut stream = connect(forwarder, ECHO).expect("connect");
+    stream.write_all(&[0; MESSAGE]).expect("write");
+    stream.read_exact(&mut [0; MESSAGE]).expect("read");
+    let start = Instant::now();
+    // Some set it after a while.
+    loop {
+        match forwarder.kept_alive() {
+            2.. => return "both noticed".to_owned(),
+            one if start.elapsed() > Duration::from_secs(5) => {
+                return if one == 1 { "**one noticed**" } else { "**not noticed**" }.to_owned();
+            }
+            _ => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Whether a client that reads on gets all of it.
+fn stopped(forwarder: Forwarder) -> String {
+    if forwarder.kind == Kind::Direct {
+        return "–".to_owned();
+    }
+    let mut stream = connect(&forwarder, FILE).expect("connect");
+    let mut buffer = vec![0; CHUNK];
+    let mut length = stream.read(&mut buffer).expect("read");
+    // Everything that the kernel has room for is on its way.
+    thread::sleep(Duration::from_millis(100));
+    forwarder.tell_to_stop();
+    thread::sleep(Duration::from_millis(50));
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(more) => length += more,
+        }
+    }
+    if length == FILE_LENGTH { "arrives".to_owned() } else { format!("**{} MiB of it**", length >> 20) }
 }

@@ -179,12 +179,32 @@ impl Forwarder {
     }
 }
 
+impl Forwarder {
+    /// How many sockets of its own it has set keepalive for.
+    pub fn kept_alive(&self) -> usize {
+        let said = Command::new("ss").args(["-Htnop"]).output().expect("ss is installed").stdout;
+        let text = String::from_utf8_lossy(&said).into_owned();
+        let processes = self.processes();
+        let ours = text.lines().filter(|line| {
+            let is_of = |pid: &u32| line.contains(&format!("pid={pid},"));
+            line.contains("timer:(keepalive") && processes.iter().any(is_of)
+        });
+        ours.count()
+    }
+
+    pub fn tell_to_stop(&self) {
+        if let Some(child) = &self.child {
+            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+    }
+}
+
 impl Drop for Forwarder {
     fn drop(&mut self) {
         // The forking one leaves its children; they end with their connections.
+        self.tell_to_stop();
         if let Some(child) = &mut self.child {
-            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             let _ = child.wait();
         }
     }

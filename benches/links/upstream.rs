@@ -27,6 +27,9 @@ pub const REPLY: u8 = b'H';
 pub const REPLY_LATE: u8 = b'L';
 /// Reset.
 pub const RESET: u8 = b'R';
+/// Write [`FILE_LENGTH`] bytes and close.
+pub const FILE: u8 = b'D';
+pub const FILE_LENGTH: usize = 64 << 20;
 /// Read nothing.
 pub const DEAF: u8 = b'N';
 
@@ -127,6 +130,9 @@ fn in_a_thread(kind: u8, mut stream: TcpStream, pour: &AtomicBool, tell: &mpsc::
         POUR => {
             let buffer = vec![0; CHUNK];
             while pour.load(Ordering::Relaxed) && stream.write_all(&buffer).is_ok() {}
+        }
+        FILE => {
+            let _ = stream.write_all(&vec![0; FILE_LENGTH]);
         }
         REPLY | REPLY_LATE => {
             let _ = stream.read_to_end(&mut Vec::new());
