@@ -2,6 +2,7 @@
 //! For tests that run in a network of their own, so that its port is always the same. Asserts nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -21,11 +22,11 @@ pub struct Lane(Service);
 
 impl Lane {
     /// With these keys in its `[[link]]`, and these tables in its file.
-    pub fn open(link: &str, tables: &str) -> Self {
-        Self::open_in(Sandbox::new(Place::Guest), link, tables)
+    pub fn start(link: &str, tables: &str) -> Self {
+        Self::start_in(Sandbox::new(Place::Guest), link, tables)
     }
 
-    pub fn open_in(sandbox: Sandbox, link: &str, tables: &str) -> Self {
+    pub fn start_in(sandbox: Sandbox, link: &str, tables: &str) -> Self {
         let listen = if link.contains("listen =") { String::new() } else { format!("listen = '{LINK}'\n") };
         let main = command(&["hold"]);
         let folder = Folder::with(&format!("{main}[[link]]\nname = 'lane'\n{listen}{link}\n{tables}"));
@@ -46,7 +47,17 @@ impl Lane {
 
     /// Descriptors that ensign has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it is there and ours").count()
+        self.open().len()
+    }
+
+    /// Those of them that are connections or listen for some. A pipe may be kept for the next stream, these are not.
+    pub fn sockets(&self) -> usize {
+        self.open().iter().filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    fn open(&self) -> Vec<PathBuf> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it is there and ours");
+        open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect()
     }
 
     /// Processor time that ensign has used, in ticks of 10 ms.

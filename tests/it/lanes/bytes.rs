@@ -96,7 +96,7 @@ fn receive(mut stream: TcpStream, seed: u64) -> JoinHandle<u64> {
 /// An ensign before this.
 fn open() -> (Lane, TcpListener) {
     let listener = TcpListener::bind("127.0.1.1:0").expect("bind");
-    (Lane::open(&to(&[listener.local_addr().expect("bound")], "round-robin"), ""), listener)
+    (Lane::start(&to(&[listener.local_addr().expect("bound")], "round-robin"), ""), listener)
 }
 
 /// Both ends of a connection over an ensign.
@@ -216,7 +216,7 @@ fn an_end_that_vanishes_in_the_middle_of_a_stream_ends_the_other() {
     }
     std::fs::write("/proc/sys/net/ipv4/tcp_retries2", "2").expect("this network is ours");
     let (lane, listener) = open();
-    let open = lane.descriptors();
+    let open = lane.sockets();
     let streams = ["client", "server"].map(|vanishes| {
         let (client, server) = ends(&listener);
         let (gone, mut stays) = if vanishes == "client" { (client, server) } else { (server, client) };
@@ -235,7 +235,7 @@ fn an_end_that_vanishes_in_the_middle_of_a_stream_ends_the_other() {
         println!("a {vanishes} vanished: the other end heard within {:?}", begun.elapsed());
         assert_eq!(how, ErrorKind::ConnectionReset);
     }
-    wait::until_true("ensign to let go of all", || lane.descriptors() <= open);
+    wait::until_true("ensign to let go of all", || lane.sockets() <= open);
 }
 
 /// How sending fails, if it does.

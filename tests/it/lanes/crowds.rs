@@ -13,21 +13,20 @@ use crate::support::namespace::{Place, Sandbox, ran_inside};
 use crate::support::server::{echo, forget_what_has_ended};
 use crate::support::wait;
 
-/// A link to an echo, and how many descriptors ensign has when nobody is connected.
+/// A link to an echo, and how many sockets ensign has when nobody is connected.
 fn open(sandbox: Sandbox) -> (Lane, usize) {
     forget_what_has_ended();
     let listener = TcpListener::bind("127.0.1.1:0").expect("bind");
-    let lane = Lane::open_in(sandbox, &to(&[listener.local_addr().expect("bound")], "round-robin"), "");
+    let lane = Lane::start_in(sandbox, &to(&[listener.local_addr().expect("bound")], "round-robin"), "");
     echo(listener);
+    let least = lane.sockets();
     says(&mut connect(LINK).expect("a connection"), 0);
-    // What a look-up or a first connection needs once is there now; the rest goes with the connection.
-    let mut least = lane.descriptors();
-    wait::until_true("the first connection to be gone", || {
-        let before = std::mem::replace(&mut least, lane.descriptors());
-        wait::all_through(Duration::from_millis(20), || {});
-        before == least
-    });
+    all_are_closed(&lane, least);
     (lane, least)
+}
+
+fn all_are_closed(lane: &Lane, least: usize) {
+    wait::until_true("every connection to be closed", || lane.sockets() <= least);
 }
 
 fn is_answered(client: &mut TcpStream, number: u64) -> std::io::Result<bool> {
@@ -96,7 +95,7 @@ fn five_thousand_idle_connections_cost_two_hundred_at_work_nothing() {
         says(client, number);
     }
     drop(idle);
-    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+    all_are_closed(&lane, least);
 }
 
 /// Connects until one is not served at once. Those that are served, and that one.
@@ -158,7 +157,7 @@ fn with_a_small_limit_of_descriptors_connections_wait_for_each_other() {
     for (number, mut client) in waiting {
         assert!(is_answered(&mut client, number).expect("served at last"));
     }
-    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+    all_are_closed(&lane, least);
 }
 
 #[test]
@@ -168,7 +167,7 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     }
     let (lane, least) = open(Sandbox::new(Place::Guest));
     // Lowered under a running ensign, which reckoned with more.
-    let limit = format!("--nofile={}:1024", least + 21);
+    let limit = format!("--nofile={}:1024", lane.descriptors() + 21);
     let lowered = Command::new("prlimit").args(["--pid", &lane.pid().to_string(), &limit]).status();
     assert!(lowered.expect("prlimit is installed").success());
     let (mut served, first) = fill();
@@ -183,5 +182,5 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     for number in 0..100 {
         says(&mut connect(LINK).expect("a connection"), number);
     }
-    wait::until_true("every descriptor to be free again", || lane.descriptors() <= least);
+    all_are_closed(&lane, least);
 }

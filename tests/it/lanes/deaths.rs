@@ -52,7 +52,7 @@ fn none_fails_while_two_servers_are_restarted_in_turn() {
         return;
     }
     let (mut servers, link) = servers();
-    let _lane = Lane::open(&link, "");
+    let _lane = Lane::start(&link, "");
     let all = in_turn(&mut servers, |_, server, load| {
         server.end_in_order();
         load.go_on(400);
@@ -67,7 +67,7 @@ fn none_fails_while_packets_to_one_of_two_servers_are_dropped() {
         return;
     }
     let (mut servers, link) = servers();
-    let _lane = Lane::open(&link, "");
+    let _lane = Lane::start(&link, "");
     let all = in_turn(&mut servers, |_, server, load| {
         let hole = Rule::black_hole(server.address);
         load.go_on(1000);
@@ -92,7 +92,7 @@ fn none_fails_while_servers_and_etcd_come_and_go(api: Api, balance: &str) {
         lane::announce(api, &etcd, address);
     }
     let link = format!("to = 'registry:{}'\nbalance = '{balance}'\nconnect_timeout = '300ms'\n", lane::NAME);
-    let lane = Lane::open(&link, &registry(api, etcd.address()));
+    let lane = Lane::start(&link, &registry(api, etcd.address()));
     let all = in_turn(&mut servers, |turn, server, load| {
         match turn % 4 {
             1 => etcd.stop(),
@@ -131,7 +131,7 @@ fn a_kill_costs_those_that_the_killed_server_had_and_no_other() {
         return;
     }
     let (mut servers, link) = servers();
-    let _lane = Lane::open(&link, "");
+    let _lane = Lane::start(&link, "");
     let mut deaths: Vec<(Instant, Instant, Option<usize>)> = Vec::new();
     let all = in_turn(&mut servers, |turn, server, load| {
         let hung = (turn % 4 >= 2).then(|| {

@@ -90,7 +90,7 @@ fn the_hosts_file_is_written_anew_in_place() {
     }
     let servers = servers();
     etc(&line(&servers[0]));
-    let _lane = Lane::open(&link("moving.example.test:7001"), "");
+    let _lane = Lane::start(&link("moving.example.test:7001"), "");
     moves(&servers, Duration::ZERO, 20, |new| fs::write("/etc/hosts", line(new)).expect("it is ours"));
 }
 
@@ -101,7 +101,7 @@ fn the_hosts_file_is_replaced_by_another() {
     }
     let servers = servers();
     etc(&line(&servers[0]));
-    let _lane = Lane::open(&link("moving.example.test:7001"), "");
+    let _lane = Lane::start(&link("moving.example.test:7001"), "");
     moves(&servers, Duration::ZERO, 20, |new| {
         fs::write("/etc/hosts.new", line(new)).expect("it is ours");
         fs::rename("/etc/hosts.new", "/etc/hosts").expect("it is ours");
@@ -175,7 +175,7 @@ fn an_address_in_dns_is_another() {
     let servers = servers();
     etc("");
     let names = Names::start("", &line(&servers[0]));
-    let _lane = Lane::open(&link("moving.example.test:7001"), "");
+    let _lane = Lane::start(&link("moving.example.test:7001"), "");
     moves(&servers, TTL, 2, |new| names.reread(&line(new)));
 }
 
@@ -193,7 +193,7 @@ fn srv_records_name_another_and_their_server_is_away_for_a_moment() {
     let servers = servers();
     etc("");
     let mut names = Names::start(&zone(&servers[0]), "");
-    let _lane = Lane::open(&link("srv:_db._tcp.example.test"), "");
+    let _lane = Lane::start(&link("srv:_db._tcp.example.test"), "");
     moves(&servers, TTL, 2, |new| names.replace(&zone(new)));
 }
 
@@ -206,7 +206,7 @@ fn a_record_is_withdrawn_and_another_announced() {
     let servers = servers();
     let etcd = Etcd::start();
     lane::announce(Api::V3, &etcd, servers[0].address);
-    let _lane = Lane::open(&link(&format!("registry:{}", lane::NAME)), &registry(Api::V3, etcd.address()));
+    let _lane = Lane::start(&link(&format!("registry:{}", lane::NAME)), &registry(Api::V3, etcd.address()));
     moves(&servers, Duration::from_secs(1), 4, |new| {
         let old = servers.iter().find(|server| server.name() != new.name()).expect("the other one");
         lane::announce(Api::V3, &etcd, new.address);
@@ -224,7 +224,7 @@ fn a_record_is_another_when_etcd_comes_back() {
     let etcd = RefCell::new(Etcd::start());
     lane::announce(Api::V2, &etcd.borrow(), servers[0].address);
     let tables = registry(Api::V2, etcd.borrow().address());
-    let _lane = Lane::open(&link(&format!("registry:{}", lane::NAME)), &tables);
+    let _lane = Lane::start(&link(&format!("registry:{}", lane::NAME)), &tables);
     moves(&servers, Duration::from_secs(6), 1, |new| {
         let mut etcd = etcd.borrow_mut();
         etcd.stop();
@@ -254,6 +254,6 @@ fn the_default_route_leads_elsewhere() {
     };
     let servers = gateways.map(|ip| Server::start_at(format!("{ip}:7001").parse().expect("an address")));
     route(gateways[0]);
-    let _lane = Lane::open(&link("gateway:7001"), "");
+    let _lane = Lane::start(&link("gateway:7001"), "");
     moves(&servers, Duration::from_secs(2), 2, |new| route(&new.address.ip().to_string()));
 }

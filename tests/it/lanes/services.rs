@@ -25,7 +25,7 @@ impl Linked {
     fn start(folder: PathBuf, service: &mut Command) -> Self {
         let child = service.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it is installed");
         wait::until_true("the service to listen", || TcpStream::connect(SERVICE).is_ok());
-        Self { _lane: Lane::open(&to(&[SERVICE], "round-robin"), ""), child, folder }
+        Self { _lane: Lane::start(&to(&[SERVICE], "round-robin"), ""), child, folder }
     }
 }
 
