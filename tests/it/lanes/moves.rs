@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,7 @@ use crate::support::lane::{self, LINK, Lane};
 use crate::support::load::{Load, failed, slowest};
 use crate::support::namespace::ran_inside;
 use crate::support::server::{Server, forget_what_has_ended};
-use crate::support::service::registry;
+use crate::support::service::{self, registry};
 use crate::support::wait;
 use crate::support::watch::Api;
 
@@ -123,26 +123,26 @@ impl Names {
         Self { folder, child }
     }
 
-    fn launch(folder: &std::path::Path, conf: &str) -> Child {
+    fn launch(folder: &Path, conf: &str) -> Child {
         let own = format!(
-            "{conf}addn-hosts={0}/hosts\npid-file={0}/pid\nlog-facility={0}/log\nno-hosts\nno-resolv\nlocal-ttl=1\n\
-             bind-interfaces\nlisten-address=127.0.0.1\nuser=root\n",
+            "{conf}addn-hosts={0}/hosts\nlog-facility={0}/log\nno-hosts\nno-resolv\nlocal-ttl=1\n\
+             bind-interfaces\nlisten-address=127.0.0.1\n",
             folder.display()
         );
         fs::write(folder.join("conf"), own).expect("it is ours");
         let conf = format!("--conf-file={}", folder.join("conf").display());
-        let child = Command::new("dnsmasq").args(["--keep-in-foreground", &conf]).spawn();
-        wait::until_true("dnsmasq to listen", || {
-            fs::metadata(folder.join("pid")).is_ok_and(|pid| pid.len() > 0)
-        });
+        let logged = || count(folder, ": started, ");
+        let before = logged();
+        // As who we are: it can't become anybody else where a user's own namespace has us.
+        let child = Command::new("dnsmasq").args(["--no-daemon", &conf]).stderr(Stdio::null()).spawn();
+        wait::until_true("dnsmasq to listen", || logged() > before);
         child.expect("dnsmasq is installed")
     }
 
     /// Other names, in the hosts file that it reads again when told.
     fn reread(&self, hosts: &str) {
         fs::write(self.folder.join("hosts"), hosts).expect("it is ours");
-        let read =
-            || fs::read_to_string(self.folder.join("log")).unwrap_or_default().matches("read /").count();
+        let read = || count(&self.folder, ": read /");
         let before = read();
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGHUP).expect("our own child");
         wait::until_true("dnsmasq to have read it", || read() > before);
@@ -152,9 +152,13 @@ impl Names {
     fn replace(&mut self, conf: &str) {
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
-        fs::remove_file(self.folder.join("pid")).expect("it was there");
         self.child = Self::launch(&self.folder, conf);
     }
+}
+
+/// Lines of dnsmasq's log with this text.
+fn count(folder: &Path, text: &str) -> usize {
+    service::count(&fs::read_to_string(folder.join("log")).unwrap_or_default(), text)
 }
 
 impl Drop for Names {

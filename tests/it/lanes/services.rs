@@ -197,7 +197,7 @@ fn nginx(is_tls: IsTls) -> (Linked, Vec<u8>) {
         .map(|kind| format!("{kind}_temp_path {};\n", at(kind)))
         .concat();
     let conf = format!(
-        "daemon off;\nmaster_process off;\npid {};\nerror_log {} warn;\nevents {{ worker_connections 500; }}\n\
+        "daemon off;\nmaster_process off;\nuser root;\npid {};\nerror_log {} warn;\nevents {{ worker_connections 500; }}\n\
          http {{\naccess_log off;\n{temporary}server {{\n{listen}\n{tls}root {};\n}}\n}}\n",
         at("pid"),
         at("error.log"),
