@@ -3,16 +3,21 @@
 //! wait. Called by `engine`.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 
+use super::acceptor::PAUSE;
 use super::connection::{Client, reset};
+use super::counters::Use;
 use super::engine::{Letter, Mailbox};
 use super::relay::LAST_BYTES;
 use super::shared::Guest;
-use super::upstream::Tried;
+use super::upstream::{ConnectError, Tried};
 use crate::sys::socket;
+
+/// So long an accepted client waits at the most for a descriptor to its upstream.
+const SHORT: Duration = Duration::from_secs(30);
 
 /// Finds an upstream for `client`, and sends both to `engine`; or resets the client.
 pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
@@ -22,7 +27,7 @@ pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
     let connected = tokio::select! {
         // In this order: a connection that is made must be ended by the relay, with a reset.
         biased;
-        connected = guest.upstream.connect(&guest.resolver, tried) => Some(connected),
+        connected = patiently(&guest, tried) => Some(connected),
         // Nobody waits for it any more. An error means that the loop ends, and this with it.
         _ = watched.ready(Interest::ERROR) => None,
     };
@@ -39,6 +44,18 @@ pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
         }
         None => reset(socket),
     }
+}
+
+/// Where it is our own descriptors that are short, the client waits, as it would in the queue of the listener.
+async fn patiently(guest: &Guest, tried: Tried) -> Result<(TcpStream, Use), ConnectError> {
+    let begun = Instant::now();
+    let mut connected = guest.upstream.connect(&guest.resolver, tried).await;
+    while connected.as_ref().is_err_and(ConnectError::is_ours) && begun.elapsed() < SHORT {
+        #[expect(clippy::disallowed_methods, reason = "no event says that descriptors are free again")]
+        tokio::time::sleep(PAUSE).await;
+        connected = guest.upstream.connect(&guest.resolver, Tried::default()).await;
+    }
+    connected
 }
 
 /// Resets both ends, each once the peer has what was written to it: a reset throws away what it has not.

@@ -88,11 +88,12 @@ impl Shared {
             // It may have become free before anybody knew that we wait.
             self.try_admit()
         });
-        if guest.is_none()
-            && self.limit.as_ref().is_some_and(Places::is_full)
-            && self.full.lock().unwrap_or_else(PoisonError::into_inner).is_news()
-        {
-            warn!("{}: as many connections are open as `max_connections` allows; more wait", self.source);
+        if guest.is_none() && self.full.lock().unwrap_or_else(PoisonError::into_inner).is_news() {
+            let reason = match &self.limit {
+                Some(limit) if limit.is_full() => "`max_connections` allows",
+                Some(_) | None => "the limit of open files has room for",
+            };
+            warn!("{}: as many connections are open as {reason}; more wait", self.source);
         }
         guest
     }

@@ -223,7 +223,7 @@ impl Attempt {
 
 impl ConnectError {
     /// It says nothing about the other end.
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         let Self::Attempt { error, .. } = self else { return false };
         let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
         error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))

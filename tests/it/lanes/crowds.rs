@@ -152,7 +152,7 @@ fn with_a_small_limit_of_descriptors_connections_wait_for_each_other() {
     let limit = ["prlimit", "--nofile=128:128", "--"].map(Into::into);
     let (lane, least) = open(Sandbox::new(Place::Guest).through(limit.into()));
     let (mut served, first) = fill();
-    let waiting = let_wait(&lane, &mut served, first, "WARN");
+    let waiting = let_wait(&lane, &mut served, first, "the limit of open files has room for");
     drop(served);
     for (number, mut client) in waiting {
         assert!(is_answered(&mut client, number).expect("served at last"));
@@ -173,12 +173,10 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     let (mut served, first) = fill();
     let waiting = let_wait(&lane, &mut served, first, "cannot accept connections for now");
     drop(served);
-    // One that was accepted with the last descriptor has none for the way on.
-    let count = waiting.len();
-    let reset = waiting.into_iter().filter_map(|(number, mut client)| is_answered(&mut client, number).err());
-    let reset = reset.inspect(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset)).count();
-    println!("{reset} of {count} that waited were reset");
-    assert!(reset < count / 2, "{reset} of {count} that waited were reset");
+    // Also who was accepted with the last descriptor, and had none for the way on.
+    for (number, mut client) in waiting {
+        assert!(is_answered(&mut client, number).expect("served at last"));
+    }
     for number in 0..100 {
         says(&mut connect(LINK).expect("a connection"), number);
     }
