@@ -21,7 +21,17 @@ pub(super) struct Connection {
     pub(super) upstream: Side,
     stage: Stage,
     guest: Guest,
+    /// It waits for its turn.
+    pub(super) is_queued: bool,
+    /// Somebody will call [`Connection::tire`].
+    pub(super) is_timed: bool,
+    /// At so many looks in a row nothing was on its way.
+    quiet: u8,
 }
+
+/// So many looks in a row say that a connection whose client has not closed it is of no use any more: what a look
+/// does not see may be between two sockets of the kernel's.
+const QUIET: u8 = 4;
 
 /// A client that waits for its upstream, and its place.
 #[derive(Debug)]
@@ -84,22 +94,17 @@ pub(super) fn reset(socket: TcpStream) {
 impl Client {
     /// The first attempt for it has begun on `socket`.
     pub(super) fn connecting(self, attempt: Attempt, socket: TcpStream) -> Connection {
-        Connection {
-            client: Side::new(self.socket),
-            upstream: Side::new(socket),
-            stage: Stage::Connecting { attempt: Box::new(attempt), error: None },
-            guest: self.guest,
-        }
+        self.with(socket, Stage::Connecting { attempt: Box::new(attempt), error: None })
     }
 
     /// It has its upstream.
     pub(super) fn connected(self, upstream: TcpStream, counted: Use) -> Connection {
-        Connection {
-            client: Side::new(self.socket),
-            upstream: Side::new(upstream),
-            stage: Stage::Relaying { relay: Relay::default(), _counted: counted },
-            guest: self.guest,
-        }
+        self.with(upstream, Stage::Relaying { relay: Relay::default(), _counted: counted })
+    }
+
+    fn with(self, upstream: TcpStream, stage: Stage) -> Connection {
+        let (client, upstream) = (Side::new(self.socket), Side::new(upstream));
+        Connection { client, upstream, stage, guest: self.guest, is_queued: false, is_timed: false, quiet: 0 }
     }
 }
 
@@ -153,11 +158,14 @@ impl Connection {
 
     /// The time for the attempt is over, or that for the relay's last bytes.
     pub(super) fn tire(&mut self) -> Next {
+        self.is_timed = false;
         match &mut self.stage {
-            Stage::Connecting { error, .. } => {
+            // It may have been made while this thread was stopped.
+            Stage::Connecting { error, .. } if !self.upstream.is_writable() => {
                 error.get_or_insert(io::ErrorKind::TimedOut.into());
             }
-            Stage::Relaying { relay, .. } => relay.tire(),
+            Stage::Connecting { .. } => {}
+            Stage::Relaying { relay, .. } => relay.tire(Instant::now()),
         }
         self.advance()
     }
@@ -190,26 +198,33 @@ impl Connection {
         (Client { socket: self.client.into_socket(), guest: self.guest }, tried)
     }
 
-    /// Both ends, and the place that they take until they are closed.
-    pub(super) fn into_ends(self) -> ([TcpStream; 2], Guest) {
-        ([self.client.into_socket(), self.upstream.into_socket()], self.guest)
+    /// Resets both ends. What comes back has bytes under way to a peer that is there: it is to be reset once they have
+    /// arrived.
+    pub(super) fn reset(self) -> Option<(Vec<TcpStream>, Guest)> {
+        let ends = [self.client, self.upstream].into_iter();
+        let (delivered, late): (Vec<_>, Vec<_>) = ends.partition(is_delivered);
+        delivered.into_iter().for_each(|end| reset(end.into_socket()));
+        let late: Vec<_> = late.into_iter().map(Side::into_socket).collect();
+        if late.is_empty() { None } else { Some((late, self.guest)) }
     }
 
-    /// What was written to either end is there.
-    pub(super) fn is_delivered(&self) -> bool {
-        [&self.client, &self.upstream]
-            .into_iter()
-            // Of what is no TCP, or has failed, nothing can be delivered any more.
-            .all(|side| socket::unacknowledged(side).map_or(true, |bytes| bytes == 0))
-    }
-
-    /// Nothing is on its way, here or in the kernel: closing it now loses nothing.
-    pub(super) fn is_quiet(&self) -> bool {
+    /// Looks whether anything is on its way, here or in the kernel: where nothing is, closing it now loses nothing.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let is_delivered = is_delivered(&self.client) && is_delivered(&self.upstream);
         match &self.stage {
-            Stage::Connecting { .. } => false,
+            // Gone without a word, as far as can be known.
+            Stage::Connecting { .. } => self.client.has_closed() && socket::unread(&self.client) == 0,
             Stage::Relaying { relay, .. } => {
-                relay.is_quiet(&self.client, &self.upstream) && self.is_delivered()
+                let is_quiet = is_delivered && relay.is_quiet(&self.client, &self.upstream);
+                self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
+                is_quiet && relay.has_sent_all() || self.quiet >= QUIET
             }
         }
     }
+}
+
+/// What was written to it is there, or never will be.
+fn is_delivered(side: &Side) -> bool {
+    // Fails for what is no socket with a count.
+    side.has_failed() || socket::unacknowledged(side).map_or(true, |bytes| bytes == 0)
 }

@@ -2,10 +2,12 @@
 //! waiting for the last bytes before a reset. On the links' own event loop, beside the relaying threads, which never
 //! wait. Called by `engine`.
 
+use std::future;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
+use tokio::sync::watch;
 
 use super::acceptor::PAUSE;
 use super::connection::{Client, reset};
@@ -20,7 +22,9 @@ use crate::sys::socket;
 const SHORT: Duration = Duration::from_secs(30);
 
 /// Finds an upstream for `client`, and sends both to `engine`; or resets the client.
-pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
+///
+/// At the `end` nobody is there who could wait for it: then only what the client has sent is worth the time.
+pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox, mut end: watch::Receiver<()>) {
     let Client { socket, guest } = client;
     // Fails where the kernel has no room to watch one more: as good as out of descriptors.
     let Ok(watched) = tokio::net::TcpStream::from_std(socket) else { return };
@@ -30,6 +34,7 @@ pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
         connected = patiently(&guest, tried) => Some(connected),
         // Nobody waits for it any more. An error means that the loop ends, and this with it.
         _ = watched.ready(Interest::ERROR) => None,
+        () = is_in_vain(&watched, &mut end) => None,
     };
     // Can't fail: nobody else has the socket.
     let Ok(socket) = watched.into_std() else { return };
@@ -46,6 +51,15 @@ pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox) {
     }
 }
 
+/// Ready at the end, for a client that has sent nothing.
+async fn is_in_vain(client: &tokio::net::TcpStream, end: &mut watch::Receiver<()>) {
+    // An error says that the other end was dropped: that is the sign.
+    let _ = end.changed().await;
+    if socket::unread(client) > 0 {
+        future::pending().await
+    }
+}
+
 /// Where it is our own descriptors that are short, the client waits, as it would in the queue of the listener.
 async fn patiently(guest: &Guest, tried: Tried) -> Result<(TcpStream, Use), ConnectError> {
     let begun = Instant::now();
@@ -58,17 +72,18 @@ async fn patiently(guest: &Guest, tried: Tried) -> Result<(TcpStream, Use), Conn
     connected
 }
 
-/// Resets both ends, each once the peer has what was written to it: a reset throws away what it has not.
-pub(super) async fn reset_after_last_bytes([one, other]: [TcpStream; 2], _place: Guest) {
-    tokio::join!(delivered(&one), delivered(&other));
-    reset(one);
-    reset(other);
+/// Resets what is left of a connection, each end once the peer has what was written to it: a reset throws away what it
+/// has not.
+pub(super) async fn reset_after_last_bytes(ends: Vec<TcpStream>, _place: Guest) {
+    for end in ends {
+        delivered(&end).await;
+        reset(end);
+    }
 }
 
 /// There is no event for it, so this looks now and then; it is the rare end of a rare case.
 async fn delivered(to: &TcpStream) {
     let mut pause = Duration::from_millis(1);
-    // Of a connection that failed, nothing can be delivered any more, and the kernel counts nothing.
     while pause < LAST_BYTES && socket::unacknowledged(to).is_ok_and(|bytes| bytes > 0) {
         #[expect(clippy::disallowed_methods, reason = "the kernel has no event for an acknowledgement")]
         tokio::time::sleep(pause).await;

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::acceptor::{self, Accepted, Acceptor};
-use super::connection::{Client, Connection, Next, Which, reset};
+use super::connection::{Client, Connection, Next, Which};
 use super::dial::{dial, reset_after_last_bytes};
 use super::doorbell::Doorbell;
 use super::relay::LAST_BYTES;
@@ -91,6 +92,8 @@ pub(super) struct Engine {
     beside: Handle,
     /// Of the connections of all threads, those included for which something takes time.
     places: Arc<Places>,
+    /// Tells those.
+    end: watch::Receiver<()>,
     finish: Option<(Instant, mpsc::Sender<()>)>,
 }
 
@@ -108,7 +111,8 @@ impl Mailbox {
 }
 
 impl Engine {
-    pub(super) fn new(beside: Handle, places: Arc<Places>) -> io::Result<Self> {
+    /// `end` tells what takes time that it is the end.
+    pub(super) fn new(beside: Handle, places: Arc<Places>, end: watch::Receiver<()>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let bell = Arc::new(Doorbell::new()?);
         epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
@@ -126,6 +130,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             beside,
             places,
+            end,
             finish: None,
         })
     }
@@ -174,9 +179,15 @@ impl Engine {
             self.ring_due();
             for _ in 0..self.busy.len() {
                 let Some(token) = self.busy.pop_front() else { break };
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.is_queued = false;
+                }
                 self.advance(token, Connection::advance);
             }
-            self.close_quiet();
+            // Else there is more that has not been told yet.
+            if count < EVENTS {
+                self.close_quiet();
+            }
             self.round += 1;
         }
     }
@@ -201,9 +212,10 @@ impl Engine {
         }
     }
 
-    /// An event of each end is one turn.
+    /// Once, whatever happens until its turn: else those with the most events would have the most turns.
     fn enqueue(&mut self, token: Token) {
-        if self.busy.back() != Some(&token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !std::mem::replace(&mut connection.is_queued, true) {
             self.busy.push_back(token);
         }
     }
@@ -214,7 +226,9 @@ impl Engine {
         match catch_unwind(AssertUnwindSafe(|| step(connection))).unwrap_or(Next::Reset) {
             Next::Waits => {}
             Next::WaitsSoLong => {
-                self.timers.push(Reverse((Instant::now() + LAST_BYTES, Due::Tired(token))));
+                if !std::mem::replace(&mut connection.is_timed, true) {
+                    self.timers.push(Reverse((Instant::now() + LAST_BYTES, Due::Tired(token))));
+                }
             }
             Next::Again => self.enqueue(token),
             Next::Close => drop(self.remove(token)),
@@ -239,21 +253,20 @@ impl Engine {
 
     fn reset(&mut self, token: Token) {
         let Some(connection) = self.remove(token) else { return };
-        if connection.is_delivered() {
-            let (ends, _place) = connection.into_ends();
-            return ends.into_iter().for_each(reset);
-        }
         self.forget(&connection.client);
         self.forget(&connection.upstream);
-        let (ends, place) = connection.into_ends();
-        self.beside.spawn(reset_after_last_bytes(ends, place));
+        if let Some((late, place)) = connection.reset() {
+            self.beside.spawn(reset_after_last_bytes(late, place));
+        }
     }
 
     fn dial_again(&mut self, token: Token) {
         let Some(connection) = self.remove(token) else { return };
         self.forget(&connection.client);
-        let (client, tried) = connection.into_client();
-        self.dial(client, tried);
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            let (client, tried) = connection.into_client();
+            self.dial(client, tried);
+        }));
     }
 
     /// A socket that lives on elsewhere is not watched here any more.
@@ -263,7 +276,7 @@ impl Engine {
     }
 
     fn dial(&self, client: Client, tried: Tried) {
-        self.beside.spawn(dial(client, tried, self.mail.clone()));
+        self.beside.spawn(dial(client, tried, self.mail.clone(), self.end.clone()));
     }
 
     fn accept(&mut self, number: usize) {
@@ -272,19 +285,36 @@ impl Engine {
         for _ in 0..batch {
             let Some(acceptor) = self.acceptor(number) else { return };
             match acceptor.accept() {
-                Accepted::Client(client) => match self.turns.get(self.next_turn) {
-                    Some(turn) => {
-                        self.next_turn = (self.next_turn + 1) % self.turns.len();
-                        turn.post(Letter::Client(client));
-                    }
-                    None => self.connect(client),
-                },
+                Accepted::Client(client) => self.let_in(client),
                 Accepted::Gone => {}
                 Accepted::Nobody => return,
                 Accepted::Full => return self.pause(number),
                 Accepted::Short => {
                     self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number))));
                     return self.pause(number);
+                }
+            }
+        }
+    }
+
+    fn let_in(&mut self, client: Client) {
+        match self.turns.get(self.next_turn) {
+            Some(turn) => {
+                self.next_turn = (self.next_turn + 1) % self.turns.len();
+                turn.post(Letter::Client(client));
+            }
+            None => self.connect(client),
+        }
+    }
+
+    /// Those that the kernel has let in already are not to be lost with what they sent.
+    fn let_in_the_last(&mut self) {
+        for mut acceptor in std::mem::take(&mut self.acceptors).into_iter().flatten() {
+            loop {
+                match acceptor.accept() {
+                    Accepted::Client(client) => self.let_in(client),
+                    Accepted::Gone => {}
+                    Accepted::Nobody | Accepted::Full | Accepted::Short => break,
                 }
             }
         }
@@ -313,8 +343,13 @@ impl Engine {
         }
     }
 
-    /// To the address at hand, if there is one.
     fn connect(&mut self, client: Client) {
+        // The panic has been reported where it happened; the client is gone with it.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.begin(client)));
+    }
+
+    /// To the address at hand, if there is one.
+    fn begin(&mut self, client: Client) {
         let attempt = client.guest.upstream.at_hand(&client.guest.resolver, Instant::now());
         let Some(attempt) = attempt else { return self.dial(client, Tried::default()) };
         match attempt.address.begin() {
@@ -377,7 +412,7 @@ impl Engine {
                     }
                 }
                 Letter::Finish { by, done } => {
-                    self.acceptors.clear();
+                    self.let_in_the_last();
                     self.finish = Some((by, done));
                 }
                 Letter::Stop => return true,
@@ -392,7 +427,7 @@ impl Engine {
     fn close_quiet(&mut self) {
         let Some((by, _)) = self.finish else { return };
         for token in self.connections.tokens() {
-            if self.connections.get_mut(token).is_some_and(|connection| connection.is_quiet()) {
+            if self.connections.get_mut(token).is_some_and(Connection::is_quiet) {
                 self.remove(token);
             }
         }

@@ -19,7 +19,7 @@ const WORTHWHILE: usize = 64 << 10;
 pub(super) const MOST: usize = 64;
 
 /// Kept by a thread while nobody needs them. They hold no bytes, but the budget counts them.
-const MOST_SPARE: usize = 16;
+const MOST_SPARE: usize = 4;
 
 /// A budget that is used up is asked again after this: a pipe may have been closed, by us or by somebody else.
 const REFUSED_FOR: Duration = Duration::from_secs(1);

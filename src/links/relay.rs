@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::pipes::{self, Lent};
 use super::side::Side;
@@ -99,7 +99,8 @@ enum Pace {
 enum Patience {
     #[default]
     Unlimited,
-    Counted,
+    /// Since then.
+    Counted(Instant),
     Over,
 }
 
@@ -129,13 +130,20 @@ impl Relay {
         (turn, Moved { up: moved_up, down: moved_down })
     }
 
-    /// A receiver has not taken the last bytes of a sender that failed, and has had its time.
-    pub(super) fn tire(&mut self) {
+    /// Takes note of a receiver that has not taken the last bytes of a sender that failed, and has had its time.
+    pub(super) fn tire(&mut self, now: Instant) {
         for direction in [&mut self.up, &mut self.down] {
-            if direction.patience == Patience::Counted {
+            if let Patience::Counted(since) = direction.patience
+                && since + LAST_BYTES <= now
+            {
                 direction.patience = Patience::Over;
             }
         }
+    }
+
+    /// The client sends no more, and all that it sent was passed on.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.up.end.is_some()
     }
 
     /// Nothing is on its way through here, as far as the kernel has told.
@@ -199,11 +207,20 @@ impl Direction {
     /// Whether the receiver has taken all that was held for it.
     fn hand_over(&mut self, to: &mut Side) -> Result<bool, End> {
         let Some(held) = &mut self.held else { return Ok(true) };
-        if !to.is_writable() || !held.write(to).map_err(|_| End::ReceiverGone)? {
+        if !to.is_writable() {
             return Ok(false);
         }
-        (self.held, self.patience) = (None, Patience::Unlimited);
-        Ok(true)
+        let before = held.left();
+        held.write(to).map_err(|_| End::ReceiverGone)?;
+        let left = held.left();
+        // It reads, however slowly.
+        if left < before {
+            self.patience = Patience::Unlimited;
+        }
+        if left == 0 {
+            self.held = None;
+        }
+        Ok(left == 0)
     }
 
     /// A sender that fails meanwhile ends the wait soon: else a receiver that never reads would hold a connection that
@@ -211,10 +228,11 @@ impl Direction {
     fn wait_for_receiver(&mut self, from: &Side) -> Result<Turn, End> {
         match self.patience {
             Patience::Unlimited if from.has_failed() => {
-                self.patience = Patience::Counted;
+                self.patience = Patience::Counted(Instant::now());
                 Ok(Turn::WaitsSoLong)
             }
-            Patience::Unlimited | Patience::Counted => Ok(Turn::Waits),
+            Patience::Counted(_) => Ok(Turn::WaitsSoLong),
+            Patience::Unlimited => Ok(Turn::Waits),
             Patience::Over => Err(End::SenderGone),
         }
     }
@@ -223,6 +241,7 @@ impl Direction {
     fn step(&mut self, from: &mut Side, to: &mut Side) -> Result<Step, End> {
         let piped = match self.pace {
             Pace::Messages => None,
+            Pace::Stream(_) if from.is_urgent() => None,
             Pace::Stream(burst) => pipes::lend().map(|pipe| (pipe, burst)),
         };
         match piped {
@@ -264,14 +283,19 @@ impl Direction {
 }
 
 impl Held {
-    /// Writes until `to` takes no more; whether all is written.
-    fn write(&mut self, to: &mut Side) -> io::Result<bool> {
+    /// Writes until `to` takes no more.
+    fn write(&mut self, to: &mut Side) -> io::Result<()> {
         match self {
-            Self::Bytes { bytes, written } => {
-                *written += to.write(&bytes[*written..])?;
-                Ok(*written == bytes.len())
-            }
-            Self::Piped(pipe) => to.drain(pipe),
+            Self::Bytes { bytes, written } => *written += to.write(&bytes[*written..])?,
+            Self::Piped(pipe) => drop(to.drain(pipe)?),
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> usize {
+        match self {
+            Self::Bytes { bytes, written } => bytes.len() - written,
+            Self::Piped(pipe) => pipe.held(),
         }
     }
 }

@@ -23,7 +23,7 @@ impl Side {
     /// All that there is to be told of a socket, each time that it comes about.
     pub(super) fn interest(token: u64) -> EpollEvent {
         let of_it = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP;
-        EpollEvent::new(of_it | EpollFlags::EPOLLET, token)
+        EpollEvent::new(of_it | EpollFlags::EPOLLPRI | EpollFlags::EPOLLET, token)
     }
 
     /// `socket` may be of any kind of stream; it does not block.
@@ -41,6 +41,10 @@ impl Side {
 
     /// Takes in what the kernel says.
     pub(super) fn note(&mut self, events: EpollFlags) {
+        // From now on what is urgent comes in its place among the other bytes, and none of them is lost.
+        if (events - self.ready).contains(EpollFlags::EPOLLPRI) {
+            let _ = SockRef::from(&self.socket).set_out_of_band_inline(true);
+        }
         self.ready |= events;
         // The next read or write says what it is.
         if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
@@ -54,6 +58,16 @@ impl Side {
 
     pub(super) fn is_writable(&self) -> bool {
         self.ready.contains(EpollFlags::EPOLLOUT)
+    }
+
+    /// Some of its bytes are, or were, urgent. A read ends before those, and a splice finds nothing there.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.ready.contains(EpollFlags::EPOLLPRI)
+    }
+
+    /// No more comes than what is there.
+    pub(super) fn has_closed(&self) -> bool {
+        self.ready.contains(EpollFlags::EPOLLRDHUP)
     }
 
     /// Reset, or vanished.
@@ -70,10 +84,10 @@ impl Side {
     /// Reads once: 0 at the end of the stream, `None` when there is nothing now.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty());
-        match passing(read)? {
+        match self.passing(read)? {
             // Nothing is left after a short read, and a call to hear that is saved: what comes next is told anew. The
             // end has been told already, if it has come.
-            Some(length) if length > 0 && length < buffer.len() => {
+            Some(length) if length > 0 && length < buffer.len() && !self.is_urgent() => {
                 self.ready.remove(EpollFlags::EPOLLIN);
                 Ok(Some(length))
             }
@@ -88,7 +102,7 @@ impl Side {
     /// Writes as much as it takes now.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
-        let written = passing(sent)?.unwrap_or(0);
+        let written = self.passing(sent)?.unwrap_or(0);
         // No room is left after a short write, as above.
         if written < bytes.len() {
             self.ready.remove(EpollFlags::EPOLLOUT);
@@ -98,7 +112,8 @@ impl Side {
 
     /// Moves what there is into the empty pipe, as [`Side::read`].
     pub(super) fn fill(&mut self, pipe: &mut Lent) -> io::Result<Option<usize>> {
-        let filled = passing(pipe.fill(self))?;
+        let filled = pipe.fill(self);
+        let filled = self.passing(filled)?;
         if filled.is_none() {
             self.ready.remove(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP);
         }
@@ -108,7 +123,8 @@ impl Side {
     /// Takes what is in the pipe until it takes no more; whether that was all.
     pub(super) fn drain(&mut self, pipe: &mut Lent) -> io::Result<bool> {
         while pipe.held() > 0 {
-            if passing(pipe.drain(self))?.is_none() {
+            let drained = pipe.drain(self);
+            if self.passing(drained)?.is_none() {
                 self.ready.remove(EpollFlags::EPOLLOUT);
                 return Ok(false);
             }
@@ -120,19 +136,23 @@ impl Side {
     pub(super) fn close_write(&self) -> io::Result<()> {
         SockRef::from(&self.socket).shutdown(Shutdown::Write)
     }
+
+    /// `None` for what only says "not now". No signal comes to this thread, so nothing is ever interrupted.
+    fn passing<T>(&mut self, answer: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
+        match answer.map_err(Into::into) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => {
+                // Told once: by this, it is not told by an event.
+                self.ready |= EpollFlags::EPOLLERR;
+                Err(error)
+            }
+        }
+    }
 }
 
 impl AsFd for Side {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// `None` for what only says "not now". No signal comes to this thread, so nothing is ever interrupted.
-fn passing<T>(answer: Result<T, impl Into<io::Error>>) -> io::Result<Option<T>> {
-    match answer.map_err(Into::into) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }

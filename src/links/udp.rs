@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::sleep_until;
 use tracing::warn;
@@ -71,11 +72,12 @@ impl Bounds {
     }
 }
 
-/// Makes the task that forwards what comes to `sockets`, for ever. To be called where the task will run.
+/// Makes the task that forwards what comes to `sockets`, to the `end`. To be called where the task will run.
 pub(super) fn forward(
     sockets: Vec<UdpSocket>,
     shared: Arc<Shared>,
     bounds: Bounds,
+    end: watch::Receiver<()>,
 ) -> io::Result<impl Future<Output = ()> + Send> {
     let own = sockets.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?;
     let ports = sockets.into_iter().map(Port::new).collect::<Result<Vec<_>, _>>()?;
@@ -99,7 +101,7 @@ pub(super) fn forward(
         full: Episode::default(),
         dropped: Episode::default(),
     };
-    Ok(forwarder.run())
+    Ok(forwarder.run(end))
 }
 
 /// One forward.
@@ -127,9 +129,9 @@ struct Forwarder {
 }
 
 impl Forwarder {
-    async fn run(mut self) {
+    async fn run(mut self, mut end: watch::Receiver<()>) {
         loop {
-            let end = self.sessions.longest_idle().and_then(|(_, last)| last.checked_add(self.bounds.idle));
+            let idle = self.sessions.longest_idle().and_then(|(_, last)| last.checked_add(self.bounds.idle));
             tokio::select! {
                 biased;
                 () = done(&mut self.looking) => {
@@ -146,7 +148,13 @@ impl Forwarder {
                         }
                     }
                 }
-                () = until(end) => {}
+                () = until(idle) => {}
+                // An error says that the other end was dropped: that is the sign.
+                _ = end.changed() => {
+                    // What was sent before it is passed on, if it can be at once.
+                    (0..self.ports.len()).for_each(|port| self.take(port));
+                    return;
+                }
             }
             self.end_idle(Instant::now());
             yield_now().await;
@@ -159,6 +167,8 @@ impl Forwarder {
         BUFFER.with_borrow_mut(|buffer| {
             for _ in 0..BATCH {
                 match self.ports[port].receive(buffer) {
+                    // It would go round and round.
+                    Ok(head) if self.own.contains(&head.from) => {}
                     Ok(head) => {
                         let client = Client { port, address: head.from, local: head.to };
                         self.pass(client, &buffer[..head.length], now);

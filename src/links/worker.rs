@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::acceptor::Acceptor;
@@ -69,6 +69,8 @@ struct Threads {
     /// The one for what takes time.
     beside: Handle,
     stop: Option<oneshot::Sender<()>>,
+    /// Tells what takes time, and UDP, that it is the end.
+    end: watch::Sender<()>,
     engines: Vec<Mailbox>,
     joined: Vec<JoinHandle<()>>,
 }
@@ -173,7 +175,8 @@ fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let beside = runtime.handle();
     let descriptors = Arc::new(Places::within(process::descriptor_limit()));
-    let engine = |_| Engine::new(beside.clone(), Arc::clone(&descriptors));
+    let (end, ended) = watch::channel(());
+    let engine = |_| Engine::new(beside.clone(), Arc::clone(&descriptors), ended.clone());
     let mut engines: Vec<Engine> = (0..workers.get()).map(engine).collect::<Result<_, _>>()?;
     let mailboxes: Vec<Mailbox> = engines.iter().map(Engine::mailbox).collect();
     let first = engines.first_mut().expect("one at least");
@@ -223,7 +226,7 @@ fn start(
         if !sockets.is_empty() {
             let wanted = max_connections.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
             let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most());
-            beside.spawn(udp::forward(sockets, Arc::clone(&shared), bounds)?);
+            beside.spawn(udp::forward(sockets, Arc::clone(&shared), bounds, ended.clone())?);
         }
         // Of UDP nothing tells whether it takes anything.
         if places.iter().any(|at| Transport::at(at) == Transport::Stream) {
@@ -231,7 +234,7 @@ fn start(
         }
         opened.push(Opened { places, to, source, counters });
     }
-    Threads::start(runtime, engines).map(|threads| Started {
+    Threads::start(runtime, engines, end).map(|threads| Started {
         opened,
         forwards,
         files,
@@ -241,10 +244,10 @@ fn start(
 
 impl Threads {
     /// They inherit the signal mask of the thread that opens the links: PID 1 has blocked them all there.
-    fn start(runtime: Runtime, engines: Vec<Engine>) -> io::Result<Self> {
+    fn start(runtime: Runtime, engines: Vec<Engine>, end: watch::Sender<()>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let beside = runtime.handle().clone();
-        let mut threads = Self { beside, stop: Some(stop), engines: Vec::new(), joined: Vec::new() };
+        let mut threads = Self { beside, end, stop: Some(stop), engines: Vec::new(), joined: Vec::new() };
         let wait = move || {
             // An error says that the other end was dropped: as good as being told.
             let _ = runtime.block_on(stopped);
@@ -263,6 +266,8 @@ impl Threads {
     }
 
     fn finish(&self, by: Instant) {
+        // Fails when nobody listens.
+        let _ = self.end.send(());
         let (done, all_done) = mpsc::channel();
         for engine in &self.engines {
             engine.post(Letter::Finish { by, done: done.clone() });

@@ -30,6 +30,15 @@ pub fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// How many bytes have come that nobody has read; 0 for what is no connection.
+pub fn unread(socket: &impl AsFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and this request writes one int to the place
+    // that is given, which lives until the call is over.
+    let answer = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    Errno::result(answer).map_or(0, |_| usize::try_from(count).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -47,8 +56,9 @@ mod tests {
         while writer.write(&[0; 65536]).is_ok() {}
         writer.shutdown(Shutdown::Write).expect("close");
         assert!(unacknowledged(&writer).expect("ask") > 1);
+        assert!(unread(&reader) > 1);
         reader.read_to_end(&mut Vec::new()).expect("read");
-        assert_eq!(unacknowledged(&writer).expect("ask"), 0);
+        assert_eq!((unacknowledged(&writer).expect("ask"), unread(&reader)), (0, 0));
         assert!(unacknowledged(&listener).is_err());
     }
 }

@@ -17,6 +17,7 @@ use socket2::{SockRef, Socket};
 use crate::support::server::echo;
 
 mod end;
+mod hazards;
 mod reach;
 mod streams;
 mod udp;

@@ -15,7 +15,7 @@ const STREAM: usize = 64 << 20;
 
 /// As src/links/pipes.rs has it: of one process, and of those the spare ones of one thread.
 const MOST_PIPES: usize = 64;
-const MOST_SPARE: usize = 16;
+const MOST_SPARE: usize = 4;
 
 /// Pipes that are open in this process.
 fn pipes() -> usize {

@@ -367,3 +367,13 @@ fn dockers_udp_ports_are_open_on_both_loopbacks_and_named_when_they_are_taken() 
     assert!(error.starts_with(&format!("NS: cannot listen on 127.0.0.1:{taken}/udp: ")), "{error}");
     assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");
 }
+
+#[test]
+fn an_open_session_does_not_hold_up_the_end() {
+    let server = Server::start("127.0.0.1:0", Answer::Same);
+    let (links, address) = open_link(&udp(vec![at("127.0.0.1:0")], &[server.address]));
+    ask(&client(address), b"once");
+    let begun = Instant::now();
+    links.finish(DEADLINE);
+    assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+}
