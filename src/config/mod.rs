@@ -221,6 +221,7 @@ pub struct Announce {
     pub dns_ttl: Duration,
     pub priority: u16,
     pub weight: u16,
+    pub conflict: Conflict,
 }
 
 /// What a registration does where another instance's live record stands under its key.

@@ -106,6 +106,7 @@ pub struct Announce {
     pub dns_ttl: Field<String>,
     pub priority: Field<Number>,
     pub weight: Field<Number>,
+    pub conflict: Field<String>,
 }
 
 #[derive(Debug)]
@@ -294,6 +295,7 @@ impl Announce {
             dns_ttl: t.string("dns_ttl"),
             priority: t.number("priority"),
             weight: t.number("weight"),
+            conflict: t.string("conflict"),
         }
     }
 }

@@ -23,9 +23,10 @@ pub enum Action {
     Reach { service: ServiceId, link: LinkId, attempt: AttemptId },
     /// The answer does not matter any more.
     CancelReach { service: ServiceId, link: LinkId, attempt: AttemptId },
-    /// Put the service's records into the registry, with whatever may be left of an earlier try of this claim.
+    /// Put the service's records into the registry, with whatever may be left of an earlier try of this claim. `conflict`
+    /// is the most that may be done about another instance's record; each record's own setting says whether it is.
     Register { service: ServiceId, claim: ClaimId, request: RequestId, conflict: Conflict },
-    /// Heartbeat.
+    /// Heartbeat; also has the records say where we are now.
     Renew { service: ServiceId, claim: ClaimId, request: RequestId },
     /// Remove the claim's records, whatever became of the requests before it; those are dropped unanswered.
     Withdraw { service: ServiceId, claim: ClaimId, request: RequestId },
@@ -78,11 +79,17 @@ pub enum Change {
         check: CheckId,
     },
     Announced,
+    /// The address is another one now, and the record says so.
+    Moved,
+    /// There is no address to announce; what was announced is withdrawn.
+    NoAddress,
     Withdrawing(Unfit),
     Withdrawn,
     /// The registry knows nothing of our record any more: it was emptied, or we were frozen past the TTL.
     Forgotten,
-    /// Another instance's record stands under our key.
+    /// Another instance's record stands under our key, and its place is not taken.
+    KeyHeld,
+    /// Another instance's record stands where ours stood.
     KeyTaken,
     RegistryLost,
     RegistryBack,
@@ -168,9 +175,12 @@ impl fmt::Display for Change {
             }
             Self::ProbeTimedOut { check: CheckId(n) } => write!(f, "check {} got no answer in time", n + 1),
             Self::Announced => write!(f, "announced"),
+            Self::Moved => write!(f, "announced at another address"),
+            Self::NoAddress => write!(f, "not announced as long as there is no address for it"),
             Self::Withdrawing(why) => write!(f, "withdrawing: {why}"),
             Self::Withdrawn => write!(f, "withdrawn"),
             Self::Forgotten => write!(f, "the registry has forgotten our record; announcing it again"),
+            Self::KeyHeld => write!(f, "another instance is announced under our key; waiting for it to go"),
             Self::KeyTaken => write!(f, "another instance has taken over our key; its record is left alone"),
             Self::RegistryLost => write!(f, "registry out of reach; serving on, and trying again"),
             Self::RegistryBack => write!(f, "registry reached again"),

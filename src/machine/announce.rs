@@ -25,9 +25,18 @@ pub struct Announcer {
     failures: u32,
     /// Another's record stands under our key, and that has been said.
     taken: bool,
-    /// A record that got lost may have been displaced: the next registration displaces nobody, or two instances would
-    /// take the key from each other for ever.
+    /// There was no address to announce when that was looked at last, and that has been said.
+    homeless: bool,
+    /// What may be displaced is what was there before us. Once we have been announced, what stands there came later:
+    /// two instances would take the key from each other for ever.
     conflict: Conflict,
+}
+
+/// Whether heartbeats are sent in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    Now,
+    NotNow,
 }
 
 /// `until` is when the registry forgets the claim by itself, as far as we know: the last request that may have
@@ -47,6 +56,8 @@ pub enum State {
     },
     Held {
         claim: ClaimId,
+        /// From here on it goes along when another service's heartbeat is sent.
+        early_at: Time,
         renew_at: Time,
         until: Time,
     },
@@ -79,6 +90,7 @@ impl Announcer {
             last_request: RequestId(0),
             failures: 0,
             taken: false,
+            homeless: false,
             conflict: Conflict::Take,
         }
     }
@@ -92,24 +104,29 @@ impl Announcer {
         self.state == State::Absent
     }
 
-    /// Brings the announcement toward what is wanted: `Ok` is announced, `Err` is why not. Also does what is due.
-    pub fn want(&mut self, wanted: Result<(), Unfit>, out: &mut Out<'_>) {
+    /// Its heartbeat is due.
+    pub fn is_due(&self, now: Time) -> bool {
+        matches!(self.state, State::Held { renew_at, .. } if renew_at <= now)
+    }
+
+    /// Brings the announcement toward what is wanted: `Ok` is announced, `Err` is why not. Also does what is due, and
+    /// what soon will be where another service's heartbeat wakes us anyway.
+    pub fn want(&mut self, wanted: Result<(), Unfit>, beat: Beat, out: &mut Out<'_>) {
         let Some(ttl) = self.ttl else { return };
         let now = out.now;
         match (self.state, wanted) {
             (State::Absent, Ok(())) => self.register_anew(ttl, out),
             // The old claim is dead or dying with its lease; a new one takes the key over.
-            (State::WithdrawLater { .. }, Ok(())) => self.register_anew(ttl, out),
+            (State::WithdrawLater { .. }, Ok(())) if !self.homeless => self.register_anew(ttl, out),
             (State::RegisterLater { claim, at, until }, Ok(())) if at <= now => {
                 self.register(claim, until.max(now + ttl), out);
             }
-            (State::Held { claim, renew_at: at, until } | State::RenewLater { claim, at, until }, Ok(()))
-                if at <= now =>
+            (State::Held { claim, early_at, renew_at, until }, Ok(()))
+                if renew_at <= now || (beat == Beat::Now && early_at <= now) =>
             {
-                self.state = State::Renewing { claim, until };
-                let request = self.next_request();
-                out.act(Action::Renew { service: out.service, claim, request });
+                self.renew(claim, until, out);
             }
+            (State::RenewLater { claim, at, until }, Ok(())) if at <= now => self.renew(claim, until, out),
             (
                 State::Registering { claim, until }
                 | State::RegisterLater { claim, until, .. }
@@ -121,8 +138,8 @@ impl Announcer {
                 out.tell(Change::Withdrawing(why));
                 self.withdraw(claim, until, out);
             }
-            (State::WithdrawLater { until, .. }, Err(_)) if until <= now => self.set_absent(out),
-            (State::WithdrawLater { claim, at, until }, Err(_)) if at <= now => {
+            (State::WithdrawLater { until, .. }, Ok(()) | Err(_)) if until <= now => self.set_absent(out),
+            (State::WithdrawLater { claim, at, until }, Ok(()) | Err(_)) if at <= now => {
                 self.withdraw(claim, until, out);
             }
             (
@@ -132,7 +149,8 @@ impl Announcer {
                 | State::Renewing { .. }
                 | State::RenewLater { .. }
                 // One request at a time: what is wanted now is done when this one is answered.
-                | State::Withdrawing { .. },
+                | State::Withdrawing { .. }
+                | State::WithdrawLater { .. },
                 Ok(()),
             )
             | (State::Absent | State::Withdrawing { .. } | State::WithdrawLater { .. }, Err(_)) => {}
@@ -145,10 +163,14 @@ impl Announcer {
             return;
         }
         let Some(ttl) = self.ttl else { return };
+        if matches!(self.state, State::Registering { .. } | State::Renewing { .. }) {
+            self.find_home(answer, out);
+        }
         match (self.state, answer) {
-            (State::Registering { claim, .. }, Answer::Held { ttl }) => {
+            (State::Registering { claim, .. }, Answer::Held { ttl } | Answer::Moved { ttl }) => {
                 self.succeeded(out);
                 self.taken = false;
+                self.conflict = Conflict::Wait;
                 out.tell(Change::Announced);
                 self.hold(claim, ttl, out);
             }
@@ -156,20 +178,32 @@ impl Announcer {
                 self.succeeded(out);
                 self.hold(claim, ttl, out);
             }
-            (State::Registering { claim, .. } | State::Renewing { claim, .. }, Answer::Taken) => {
+            (State::Renewing { claim, .. }, Answer::Moved { ttl }) => {
                 self.succeeded(out);
-                if !self.taken {
-                    out.tell(Change::KeyTaken);
-                }
-                self.taken = true;
+                out.tell(Change::Moved);
                 self.hold(claim, ttl, out);
             }
+            (State::Registering { claim, .. }, Answer::Taken) => {
+                self.succeeded(out);
+                self.note_taken(Change::KeyHeld, out);
+                self.hold(claim, ttl, out);
+            }
+            (State::Renewing { claim, .. }, Answer::Taken) => {
+                self.succeeded(out);
+                self.note_taken(Change::KeyTaken, out);
+                self.hold(claim, ttl, out);
+            }
+            // The registry was not asked: what it made of earlier requests stands.
+            (State::Registering { claim, until }, Answer::NoAddress) => {
+                self.state = State::RegisterLater { claim, at: later(RETRY_MAX, out), until };
+            }
+            // What stands there leads to where we are no more.
+            (State::Renewing { claim, until }, Answer::NoAddress) => self.withdraw(claim, until, out),
             (State::Renewing { .. }, Answer::Lost) => {
                 self.succeeded(out);
                 if !self.taken {
                     out.tell(Change::Forgotten);
                 }
-                self.conflict = Conflict::Wait;
                 // `want` registers anew at once: the record is missing now.
                 self.state = State::Absent;
             }
@@ -191,7 +225,10 @@ impl Announcer {
                 self.succeeded(out);
                 self.set_absent(out);
             }
-            (State::Withdrawing { claim, until }, Answer::Failed | Answer::Held { .. }) => {
+            (
+                State::Withdrawing { claim, until },
+                Answer::Failed | Answer::NoAddress | Answer::Held { .. } | Answer::Moved { .. },
+            ) => {
                 let at = self.failed(out);
                 self.state = State::WithdrawLater { claim, at, until };
             }
@@ -202,7 +239,13 @@ impl Announcer {
                 | State::Held { .. }
                 | State::RenewLater { .. }
                 | State::WithdrawLater { .. },
-                Answer::Held { .. } | Answer::Lost | Answer::Taken | Answer::Withdrawn | Answer::Failed,
+                Answer::Held { .. }
+                | Answer::Moved { .. }
+                | Answer::Lost
+                | Answer::Taken
+                | Answer::Withdrawn
+                | Answer::NoAddress
+                | Answer::Failed,
             ) => {}
         }
     }
@@ -230,6 +273,12 @@ impl Announcer {
         out.act(Action::Register { service: out.service, claim, request, conflict: self.conflict });
     }
 
+    fn renew(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
+        self.state = State::Renewing { claim, until };
+        let request = self.next_request();
+        out.act(Action::Renew { service: out.service, claim, request });
+    }
+
     fn withdraw(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
         self.state = State::Withdrawing { claim, until };
         let request = self.next_request();
@@ -238,14 +287,31 @@ impl Announcer {
 
     /// Ours for `ttl` from now; the next heartbeat comes at a third of it, a little early so that a fleet spreads out.
     fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
-        let renew_at = out.now + (ttl / 3).mul_f64(0.9 + 0.1 * out.rng.f64());
-        self.state = State::Held { claim, renew_at, until: out.now + ttl };
+        let pause = (ttl / 3).mul_f64(0.9 + 0.1 * out.rng.f64());
+        let (early_at, renew_at) = (out.now + pause / 2, out.now + pause);
+        self.state = State::Held { claim, early_at, renew_at, until: out.now + ttl };
     }
 
     fn set_absent(&mut self, out: &mut Out<'_>) {
         self.state = State::Absent;
-        (self.taken, self.conflict) = (false, Conflict::Take);
+        self.taken = false;
         out.tell(Change::Withdrawn);
+    }
+
+    fn note_taken(&mut self, change: Change, out: &mut Out<'_>) {
+        if !self.taken {
+            out.tell(change);
+        }
+        self.taken = true;
+        self.conflict = Conflict::Wait;
+    }
+
+    fn find_home(&mut self, answer: Answer, out: &mut Out<'_>) {
+        let homeless = answer == Answer::NoAddress;
+        if homeless && !self.homeless {
+            out.tell(Change::NoAddress);
+        }
+        self.homeless = homeless;
     }
 
     fn succeeded(&mut self, out: &mut Out<'_>) {
@@ -262,7 +328,7 @@ impl Announcer {
         }
         let longest = RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
         self.failures = self.failures.saturating_add(1);
-        out.now + longest.mul_f64(0.5 + 0.5 * out.rng.f64())
+        later(longest, out)
     }
 
     fn next_claim(&mut self) -> ClaimId {
@@ -274,4 +340,9 @@ impl Announcer {
         self.last_request = RequestId(self.last_request.0.wrapping_add(1));
         self.last_request
     }
+}
+
+/// In `longest`, or down to half of it.
+fn later(longest: Duration, out: &mut Out<'_>) -> Time {
+    out.now + longest.mul_f64(0.5 + 0.5 * out.rng.f64())
 }

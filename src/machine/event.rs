@@ -94,11 +94,17 @@ pub enum Answer {
     Held {
         ttl: Duration,
     },
+    /// Renewed, and rewritten on the way: our address has changed.
+    Moved {
+        ttl: Duration,
+    },
     /// The registry knows nothing of our claim any more.
     Lost,
     /// Someone else's record stands under our key; theirs to remove.
     Taken,
     Withdrawn,
+    /// Nothing was asked of it: we have no address that others could reach.
+    NoAddress,
     /// No answer, or not the one we need; whether it took effect is unknown.
     Failed,
 }

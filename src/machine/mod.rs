@@ -22,6 +22,7 @@ pub mod time;
 use std::sync::Arc;
 
 use self::action::{Action, Change, Notice};
+use self::announce::Beat;
 use self::event::{Descendants, Event};
 use self::order::Gate;
 use self::out::Out;
@@ -180,6 +181,9 @@ impl Supervisor {
 
     /// Brings everything up to date with everything else: whatever is due or has become possible is done.
     fn advance(&mut self, now: Time, actions: &mut Vec<Action>) {
+        // One wake-up, and one connection, for the heartbeats of all.
+        let is_due = |service: &Service| service.announcer().is_due(now);
+        let beat = if self.services.iter().any(is_due) { Beat::Now } else { Beat::NotNow };
         // A service's step may open the way for another's, in the worst case for each in turn.
         for _ in 0..=self.services.len() {
             let before = actions.len();
@@ -190,7 +194,9 @@ impl Supervisor {
             for id in (0..self.services.len()).map(ServiceId) {
                 let closing = self.closing();
                 self.open_gate(id, closing, now, actions);
-                self.with(id, now, actions, |service, config, out| service.advance(config, closing, out));
+                self.with(id, now, actions, |service, config, out| {
+                    service.advance(config, closing, beat, out);
+                });
             }
             if actions.len() == before {
                 return;

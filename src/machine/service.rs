@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::action::{Action, Change, Next, StopCause, Unfit};
-use super::announce::Announcer;
+use super::announce::{Announcer, Beat};
 use super::await_links::{self, AwaitLinks, Progress};
 use super::event::{
     Answer, AttemptId, CheckId, Ending, LinkId, ProbeId, RequestId, Run, SpawnFailure, Verdict,
@@ -291,7 +291,7 @@ impl Service {
     }
 
     /// Does what is due, and brings readiness, health and announcement up to date with each other.
-    pub fn advance(&mut self, config: &config::Service, closing: Closing, out: &mut Out<'_>) {
+    pub fn advance(&mut self, config: &config::Service, closing: Closing, beat: Beat, out: &mut Out<'_>) {
         let fallen = self.health.advance(&config.checks, out);
         for check in fallen {
             self.restart_if_wanted(config, Some(check), out);
@@ -326,7 +326,7 @@ impl Service {
             | State::Down { .. } => {}
         }
         let fit = self.fitness.judge(self.serves(closing), out.now);
-        self.announcer.want(fit, out);
+        self.announcer.want(fit, beat, out);
     }
 
     pub fn next_deadline(&self, config: &config::Service, closing: Closing) -> Option<Time> {

@@ -69,6 +69,19 @@ pub fn shown(rule: &AddressRule) -> String {
     }
 }
 
+/// They choose the same whatever this machine looks like: there is nothing to look for.
+pub fn are_fixed(rules: &[AddressRule]) -> bool {
+    rules.iter().all(|rule| match rule {
+        AddressRule::Env { .. } | AddressRule::Literal(_) => true,
+        AddressRule::Auto
+        | AddressRule::Public
+        | AddressRule::Private
+        | AddressRule::Container
+        | AddressRule::Interface(_)
+        | AddressRule::Cidr { .. } => false,
+    })
+}
+
 /// The address of the first rule that gives one.
 pub fn choose(rules: &[AddressRule], snapshot: &Snapshot) -> Result<Chosen, AddressError> {
     let mut tried = Vec::new();

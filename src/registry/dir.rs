@@ -62,60 +62,86 @@ impl Store {
         Self { root: root.to_owned(), prefix: prefix.to_owned(), turn: Arc::default() }
     }
 
-    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
-        let records = self.files(claim);
+    pub async fn register(&self, claim: &Claim, most: Conflict) -> Result<Registration, Error> {
+        let records: Vec<_> = self
+            .files(claim)
+            .enumerate()
+            .map(|(place, (path, record))| {
+                let said: Vec<Fields> = claim.said_at(place).map(skydns::Record::fields).collect();
+                (path, record, said, claim.conflict(place, most))
+            })
+            .collect();
         let (root, prefix, owner, ttl) =
             (self.root.clone(), self.prefix.clone(), claim.token().to_string(), claim.ttl());
-        self.run(move || {
-            make_root(&root)?;
-            let _lock = lock(&root)?;
-            sweep(&root, &prefix);
-            let mut registration = Registration::Held { ttl };
-            for (path, record) in records {
-                let there = read(&path).ok().flatten().and_then(Result::ok);
-                let theirs = there.is_some_and(|there| !there.expired() && there.record != record);
-                if theirs && conflict == Conflict::Wait {
-                    registration = Registration::Taken;
-                    continue;
+        let (registration, rivals) = self
+            .run(move || {
+                make_root(&root)?;
+                let _lock = lock(&root)?;
+                sweep(&root, &prefix);
+                let mut registration = Registration::Held { ttl };
+                let mut rivals = Vec::new();
+                for (path, record, said, conflict) in records {
+                    let there = read(&path).ok().flatten().and_then(Result::ok);
+                    let theirs = there.filter(|there| !there.expired() && !said.contains(&there.record));
+                    let rival = theirs.filter(|_| conflict == Conflict::Wait).map(|there| Ok(there.record));
+                    match rival {
+                        Some(_) => registration = Registration::Taken,
+                        None => {
+                            make_folders(&root, &path)?;
+                            write(
+                                &root,
+                                &path,
+                                &Stored { record, owner: owner.clone(), expires_ms: in_ms(ttl) },
+                            )?;
+                        }
+                    }
+                    rivals.push(rival);
                 }
-                make_folders(&root, &path)?;
-                write(&root, &path, &Stored { record, owner: owner.clone(), expires_ms: in_ms(ttl) })?;
-            }
-            Ok(registration)
-        })
-        .await
+                Ok((registration, rivals))
+            })
+            .await?;
+        note_rivals(claim, &rivals);
+        Ok(registration)
     }
 
     pub async fn renew(&self, claim: &Claim) -> Result<Renewal, Error> {
-        let records = self.files(claim);
+        let records: Vec<_> = self.files(claim).collect();
         let (root, owner, ttl) = (self.root.clone(), claim.token().to_string(), claim.ttl());
-        self.run(move || {
-            if !root.exists() {
-                return Ok(Renewal::Lost);
-            }
-            let _lock = lock(&root)?;
-            let mut renewal = Renewal::Kept { ttl };
-            for (path, record) in records {
-                match read(&path)? {
-                    Some(Ok(stored)) if stored.owner == owner => {
-                        write(
-                            &root,
-                            &path,
-                            &Stored { record, owner: owner.clone(), expires_ms: in_ms(ttl) },
-                        )?;
-                    }
-                    Some(Ok(stored)) if !stored.expired() => renewal = Renewal::Taken,
-                    Some(Err(_)) => renewal = Renewal::Taken,
-                    Some(Ok(_)) | None => return Ok(Renewal::Lost),
+        let (renewal, rivals) = self
+            .run(move || {
+                let mut rivals = Vec::new();
+                if !root.exists() {
+                    return Ok((Renewal::Lost, rivals));
                 }
-            }
-            Ok(renewal)
-        })
-        .await
+                let _lock = lock(&root)?;
+                let mut moved = false;
+                for (path, record) in records {
+                    rivals.push(match read(&path)? {
+                        Some(Ok(stored)) if stored.owner == owner => {
+                            moved |= stored.record != record;
+                            let owner = owner.clone();
+                            write(&root, &path, &Stored { record, owner, expires_ms: in_ms(ttl) })?;
+                            None
+                        }
+                        Some(Ok(stored)) if !stored.expired() => Some(Ok(stored.record)),
+                        Some(Err(why)) => Some(Err(why)),
+                        Some(Ok(_)) | None => return Ok((Renewal::Lost, rivals)),
+                    });
+                }
+                let renewal = match rivals.iter().any(Option::is_some) {
+                    true => Renewal::Taken,
+                    false if moved => Renewal::Moved { ttl },
+                    false => Renewal::Kept { ttl },
+                };
+                Ok((renewal, rivals))
+            })
+            .await?;
+        note_rivals(claim, &rivals);
+        Ok(renewal)
     }
 
     pub async fn withdraw(&self, claim: &Claim) -> Result<(), Error> {
-        let records = self.files(claim);
+        let records: Vec<_> = self.files(claim).collect();
         let (root, owner) = (self.root.clone(), claim.token().to_string());
         self.run(move || {
             if !root.exists() {
@@ -179,9 +205,8 @@ impl Store {
         Ok(())
     }
 
-    fn files(&self, claim: &Claim) -> Vec<(PathBuf, Fields)> {
-        let file = |r: &skydns::Record| (inside(&self.root, &r.key(&self.prefix)), r.fields());
-        claim.records().iter().map(file).collect()
+    fn files(&self, claim: &Claim) -> impl Iterator<Item = (PathBuf, Fields)> {
+        claim.records().iter().map(|r| (inside(&self.root, &r.key(&self.prefix)), r.fields()))
     }
 
     /// Runs `work` where it may block. Dropping this future does not stop work that has begun.
@@ -230,6 +255,12 @@ fn list(root: &Path, prefix: &str, folder: &str) -> Result<Vec<Listed>, Error> {
         }
     }
     Ok(listed)
+}
+
+fn note_rivals(claim: &Claim, rivals: &[Option<Result<Fields, String>>]) {
+    for (place, rival) in rivals.iter().enumerate() {
+        claim.note_rival(place, rival.as_ref());
+    }
 }
 
 impl Stored {

@@ -50,13 +50,13 @@ impl Client {
         &self.endpoints
     }
 
-    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
+    pub async fn register(&self, claim: &Claim, most: Conflict) -> Result<Registration, Error> {
         let mut traces = Arc::clone(&claim.traces).lock_owned().await;
         let mut tour = self.endpoints.tour();
         let mut registration = Registration::Held { ttl: claim.ttl() };
-        for (place, record) in claim.records().iter().enumerate() {
+        for place in 0..claim.records().len() {
             let created;
-            (tour, traces, created) = self.create(tour, traces, place, record, claim.ttl(), conflict).await?;
+            (tour, traces, created) = self.create(tour, traces, place, claim, most).await?;
             match (created, &mut registration) {
                 (Registration::Held { ttl }, Registration::Held { ttl: least }) => *least = ttl.min(*least),
                 (Registration::Taken, _) => registration = Registration::Taken,
@@ -72,21 +72,24 @@ impl Client {
         mut tour: Tour,
         mut traces: Traces,
         place: usize,
-        record: &Record,
-        ttl: Duration,
-        conflict: Conflict,
+        claim: &Claim,
+        most: Conflict,
     ) -> Result<(Tour, Traces, Registration), Error> {
+        let (record, ttl) = (&claim.records()[place], claim.ttl());
         let held = |node: &Node| Registration::Held { ttl: node.left().unwrap_or(ttl) };
         let key = record.key(&self.prefix);
         let value = record.value();
         for _ in 0..ROUNDS + self.endpoints.count() {
             let there = get(&mut tour, &key).await?;
+            claim.note_rival(place, None);
             if let Some(node) = &there.node {
                 if traces[place].is_of(node, &value) {
                     traces[place] = node.trace();
                     return Ok((tour, traces, held(node)));
                 }
-                if conflict == Conflict::Wait && node.value != value {
+                let is_alike = claim.said_at(place).any(|said| said.value() == node.value);
+                if claim.conflict(place, most) == Conflict::Wait && !is_alike {
+                    claim.note_rival(place, Some(&Fields::parse(&node.value)));
                     return Ok((tour, traces, Registration::Taken));
                 }
                 let theirs = [("prevIndex", node.modified_index.to_string())];
@@ -136,49 +139,72 @@ impl Client {
     pub async fn renew(&self, claim: &Claim) -> Result<Renewal, Error> {
         let mut traces = claim.traces.lock().await;
         let mut tour = self.endpoints.tour();
-        let mut renewal = Renewal::Kept { ttl: claim.ttl() };
-        for (trace, record) in traces.iter_mut().zip(claim.records()) {
-            match self.refresh(&mut tour, trace, record, claim.ttl()).await? {
-                Renewal::Kept { ttl } => {
-                    if let Renewal::Kept { ttl: least } = &mut renewal {
-                        *least = ttl.min(*least);
-                    }
-                }
-                Renewal::Taken => renewal = Renewal::Taken,
-                Renewal::Lost => return Ok(Renewal::Lost),
+        let (mut least, mut worst) = (claim.ttl(), Renewal::Kept { ttl: claim.ttl() });
+        for (place, trace) in traces.iter_mut().enumerate() {
+            let renewal = self.refresh(&mut tour, trace, place, claim).await?;
+            match (renewal, worst) {
+                (Renewal::Lost, _) => return Ok(Renewal::Lost),
+                (Renewal::Taken, _) => worst = Renewal::Taken,
+                (Renewal::Moved { .. }, Renewal::Kept { .. }) => worst = renewal,
+                (Renewal::Kept { .. } | Renewal::Moved { .. }, _) => {}
+            }
+            if let Renewal::Kept { ttl } | Renewal::Moved { ttl } = renewal {
+                least = least.min(ttl);
             }
         }
-        Ok(renewal)
+        Ok(match worst {
+            Renewal::Kept { .. } => Renewal::Kept { ttl: least },
+            Renewal::Moved { .. } => Renewal::Moved { ttl: least },
+            Renewal::Taken | Renewal::Lost => worst,
+        })
     }
 
     async fn refresh(
         &self,
         tour: &mut Tour,
         trace: &mut Trace,
-        record: &Record,
-        ttl: Duration,
+        place: usize,
+        claim: &Claim,
     ) -> Result<Renewal, Error> {
-        let key = record.key(&self.prefix);
+        let key = claim.records()[place].key(&self.prefix);
+        let value = claim.records()[place].value();
+        // Whatever is not told apart below is ours; a rival's is noted where one is found.
+        claim.note_rival(place, None);
+        let taken_by = |node: &Node| {
+            claim.note_rival(place, Some(&Fields::parse(&node.value)));
+            Renewal::Taken
+        };
+        let mut moved = false;
         for _ in 0..ROUNDS {
-            let Trace::Created { created, modified } = *trace else { return Ok(Renewal::Lost) };
-            let fields = [
-                ("ttl", whole_seconds(ttl).to_string()),
-                ("refresh", "true".to_owned()),
-                ("prevExist", "true".to_owned()),
-                ("prevIndex", modified.to_string()),
-            ];
-            let reply = tour.send(&put(&key, &fields)).await?;
+            let (created, modified) = match *trace {
+                Trace::Created { created, modified } => (created, modified),
+                Trace::Asked { .. } => return Ok(Renewal::Lost),
+                Trace::Nothing => {
+                    return Ok(get(tour, &key).await?.node.as_ref().map_or(Renewal::Lost, taken_by));
+                }
+            };
+            // A refresh keeps the value, tells no watcher, and says in its answer what the value is.
+            let text = if moved { ("value", value.clone()) } else { ("refresh", "true".to_owned()) };
+            let ttl = ("ttl", whole_seconds(claim.ttl()).to_string());
+            let exists = ("prevExist", "true".to_owned());
+            let is_ours = ("prevIndex", modified.to_string());
+            let reply = tour.send(&put(&key, &[text, ttl, exists, is_ours])).await?;
             match verdict(&reply)? {
                 Verdict::Done(done) => {
                     *trace = done.node.trace();
-                    return Ok(Renewal::Kept { ttl: done.node.left().unwrap_or(ttl) });
+                    let ttl = done.node.left().unwrap_or(claim.ttl());
+                    match (done.node.value == value, moved) {
+                        (true, true) => return Ok(Renewal::Moved { ttl }),
+                        (true, false) => return Ok(Renewal::Kept { ttl }),
+                        (false, _) => moved = true,
+                    }
                 }
                 Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok(Renewal::Lost),
                 Verdict::Refused { code: COMPARE_FAILED, .. } => match get(tour, &key).await?.node {
                     None => return Ok(Renewal::Lost),
                     // Ours, only further on: a heartbeat whose answer was lost.
                     Some(node) if node.created_index == created => *trace = node.trace(),
-                    Some(_) => return Ok(Renewal::Taken),
+                    Some(node) => return Ok(taken_by(&node)),
                 },
                 Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
             }

@@ -16,6 +16,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::found::Found;
 use super::claim::Claim;
 use super::error::Error;
 use super::http::{Ask, Body, Endpoints, Reply, Tour};
@@ -23,6 +24,8 @@ use super::skydns::{self, Fields, whole_seconds};
 use super::{Listed, Registration, Renewal, follow};
 use crate::config::{Conflict, DnsName, HostPort};
 use crate::net::resolve::{Instance, Resolver};
+
+mod found;
 
 /// gRPC's code for a lease (or key) that is not there.
 const NOT_FOUND: i64 = 5;
@@ -59,7 +62,8 @@ impl Client {
     }
 
     /// Puts every record in one transaction, each over nothing or over exactly what was seen there: a request that a
-    /// frozen member carries out late can then not overwrite what a successor wrote meanwhile.
+    /// frozen member carries out late can then not overwrite what a successor wrote meanwhile. Rivals' records that are
+    /// to be left alone are left out.
     async fn put(
         &self,
         tour: &mut Tour,
@@ -67,41 +71,51 @@ impl Client {
         ttl: Duration,
         conflict: Conflict,
     ) -> Result<Registration, Error> {
-        let lease = claim.token().to_string();
-        let keys: Vec<String> = claim.records().iter().map(|r| encode(&r.key(&self.prefix))).collect();
-        let puts: Vec<Value> = keys
-            .iter()
-            .zip(claim.records())
-            .map(|(key, record)| {
-                json!({"request_put": {"key": key, "value": encode(&record.value()), "lease": lease}})
-            })
-            .collect();
-        let ranges: Vec<Value> = keys.iter().map(|key| json!({"request_range": {"key": key}})).collect();
-        // Key by key the revision last seen; 0 is "absent".
-        let mut seen = vec![zero(); keys.len()];
+        // Place by place the revision last seen, 0 for "absent"; none where a rival's record stays.
+        let mut seen = vec![Some(zero()); claim.records().len()];
         for _ in 0..ROUNDS {
-            let compare: Vec<Value> = keys
+            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &seen)).await?)?;
+            if answer.succeeded {
+                let all = seen.iter().all(Option::is_some);
+                return Ok(if all { Registration::Held { ttl } } else { Registration::Taken });
+            }
+            let found = answer.found(claim);
+            seen = found
                 .iter()
-                .zip(&seen)
-                .map(|(key, revision)| {
-                    json!({"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision})
+                .enumerate()
+                .map(|(place, found)| match (found, claim.conflict(place, conflict)) {
+                    (Found::Rival { .. }, Conflict::Wait) => None,
+                    (found, Conflict::Take | Conflict::Wait) => Some(found.revision()),
                 })
                 .collect();
-            let txn = json!({"compare": compare, "success": puts, "failure": ranges});
-            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &txn).await?)?;
-            if answer.succeeded {
-                return Ok(Registration::Held { ttl });
+            for (place, (found, seen)) in found.iter().zip(&seen).enumerate() {
+                claim.note_rival(place, found.rival().filter(|_| seen.is_none()));
             }
-            let found = answer.responses.iter().map(|r| r.response_range.kvs.first());
-            let mut both = found.clone().zip(claim.records());
-            let theirs = both.any(|(kv, record)| kv.is_some_and(|kv| kv.value != encode(&record.value())));
-            if theirs && conflict == Conflict::Wait {
-                return Ok(Registration::Taken);
-            }
-            seen = found.map(|kv| kv.map_or_else(zero, |kv| kv.mod_revision.clone())).collect();
-            seen.resize(keys.len(), zero());
         }
-        Err(Error::Contended { key: claim.records().first().map_or(String::new(), |r| r.key(&self.prefix)) })
+        Err(self.contended(claim))
+    }
+
+    /// A transaction that writes the record of each place that has a revision, if each key still stands at that; if
+    /// not, reads all.
+    fn exchange(&self, claim: &Claim, seen: &[Option<String>]) -> Value {
+        let lease = claim.token().to_string();
+        let (mut compare, mut puts) = (Vec::new(), Vec::new());
+        for (record, revision) in claim.records().iter().zip(seen) {
+            let Some(revision) = revision else { continue };
+            let key = encode(&record.key(&self.prefix));
+            compare.push(json!({"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": revision}));
+            puts.push(json!({"request_put": {"key": key, "value": encode(&record.value()), "lease": lease}}));
+        }
+        json!({"compare": compare, "success": puts, "failure": self.ranges(claim)})
+    }
+
+    fn ranges(&self, claim: &Claim) -> Value {
+        let keys = claim.records().iter().map(|record| encode(&record.key(&self.prefix)));
+        keys.map(|key| json!({"request_range": {"key": key}})).collect()
+    }
+
+    fn contended(&self, claim: &Claim) -> Error {
+        Error::Contended { key: claim.records().first().map_or(String::new(), |r| r.key(&self.prefix)) }
     }
 
     /// Renews the lease, then looks at what hangs on it: a record that was deleted or taken over by hand would
@@ -111,27 +125,37 @@ impl Client {
         let Some(ttl) = keepalive(&mut tour, claim).await? else {
             return Ok(Renewal::Lost);
         };
-        // The lease is renewed whatever comes now, so a failure to look is not a failure to renew.
-        Ok(self.look(&mut tour, claim, ttl).await.unwrap_or(Renewal::Kept { ttl }))
+        match self.look(&mut tour, claim, ttl).await {
+            // The lease is renewed whatever comes now, so a failure to look is not a failure to renew.
+            Err(_) if !claim.has_moved() => Ok(Renewal::Kept { ttl }),
+            looked => looked,
+        }
     }
 
     async fn look(&self, tour: &mut Tour, claim: &Claim, ttl: Duration) -> Result<Renewal, Error> {
-        let ask = json!({"ID": claim.token().to_string(), "keys": true});
-        let lease: TimeToLive = accepted(call(tour, "/v3/lease/timetolive", &ask).await?)?;
-        let mut renewal = Renewal::Kept { ttl };
-        for record in claim.records() {
-            let key = encode(&record.key(&self.prefix));
-            if lease.keys.contains(&key) {
-                continue;
-            }
-            let there: Range = accepted(call(tour, "/v3/kv/range", &json!({"key": key})).await?)?;
-            match there.kvs.first() {
-                None => return Ok(Renewal::Lost),
-                Some(kv) if kv.lease == claim.token().to_string() => {}
-                Some(_) => renewal = Renewal::Taken,
+        let read = json!({"success": self.ranges(claim)});
+        let answer: Txn = accepted(call(tour, "/v3/kv/txn", &read).await?)?;
+        let found = answer.found(claim);
+        for (place, found) in found.iter().enumerate() {
+            claim.note_rival(place, found.rival());
+        }
+        if found.iter().any(|found| matches!(found, Found::Nothing)) {
+            return Ok(Renewal::Lost);
+        }
+        let stale = |found: &Found| matches!(found, Found::Stale { .. }).then(|| found.revision());
+        let stale: Vec<Option<String>> = found.iter().map(stale).collect();
+        let is_stale = stale.iter().any(Option::is_some);
+        if is_stale {
+            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &stale)).await?)?;
+            if !answer.succeeded {
+                return Err(self.contended(claim));
             }
         }
-        Ok(renewal)
+        Ok(match found.iter().any(|found| found.rival().is_some()) {
+            true => Renewal::Taken,
+            false if is_stale => Renewal::Moved { ttl },
+            false => Renewal::Kept { ttl },
+        })
     }
 
     pub async fn withdraw(&self, claim: &Claim) -> Result<(), Error> {
@@ -345,8 +369,6 @@ struct Streamed {
 struct TimeToLive {
     #[serde(rename = "TTL", default = "zero")]
     ttl: String,
-    #[serde(default)]
-    keys: Vec<String>,
 }
 
 impl TimeToLive {

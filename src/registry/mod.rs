@@ -40,7 +40,8 @@ pub enum Registry {
 pub enum Registration {
     /// Every record is there, for `ttl`, which may be more than was asked for.
     Held { ttl: Duration },
-    /// Someone else's record is there, and it was to be left alone. Go on renewing: it is `Lost` when theirs goes.
+    /// Someone else's record is there, and it was to be left alone ([`Claim::rivals`]); the others of the claim are
+    /// there for its time to live. Go on renewing: it is `Lost` when theirs goes.
     Taken,
 }
 
@@ -49,6 +50,8 @@ pub enum Registration {
 pub enum Renewal {
     /// Ours for another `ttl`.
     Kept { ttl: Duration },
+    /// The same, and a record that said something else was rewritten in its place.
+    Moved { ttl: Duration },
     /// The lease or a record of it is gone: withdraw this claim and register a fresh one.
     Lost,
     /// Someone else's record is there now. Leave it alone and go on renewing: it is `Lost` when theirs goes.
@@ -79,17 +82,19 @@ impl Registry {
         })
     }
 
-    /// Writes every record of the claim. A record with our own value is ours whoever wrote it.
-    pub async fn register(&self, claim: &Claim, conflict: Conflict) -> Result<Registration, Error> {
+    /// Writes every record of the claim. A record that says what we say, or have said ([`Claim::after`]), is ours
+    /// whoever wrote it. `most` is what may be done about another's, where the record's own `conflict` wants it, too.
+    pub async fn register(&self, claim: &Claim, most: Conflict) -> Result<Registration, Error> {
         claim.begin();
         match self {
-            Self::Etcd3(client) => client.register(claim, conflict).await,
-            Self::Etcd2(client) => client.register(claim, conflict).await,
-            Self::Dir(store) => store.register(claim, conflict).await,
+            Self::Etcd3(client) => client.register(claim, most).await,
+            Self::Etcd2(client) => client.register(claim, most).await,
+            Self::Dir(store) => store.register(claim, most).await,
         }
     }
 
-    /// Makes the claim's records last for their time to live again, if they are still there and still ours.
+    /// Makes the claim's records last for their time to live again, if they are still there and still ours, and has
+    /// them say what the claim says.
     pub async fn renew(&self, claim: &Claim) -> Result<Renewal, Error> {
         match self {
             Self::Etcd3(client) => client.renew(claim).await,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Announce, DnsName, Label};
+use crate::config::{Announce, Conflict, DnsName, Label};
 
 /// One announced instance of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Record {
     pub weight: u16,
     /// What resolvers hand out; whole seconds, at least one.
     pub dns_ttl: Duration,
+    /// What to do about another's record under this key; no part of the value.
+    pub conflict: Conflict,
 }
 
 impl Record {
@@ -35,6 +37,7 @@ impl Record {
             priority: announce.priority,
             weight: announce.weight,
             dns_ttl: announce.dns_ttl,
+            conflict: announce.conflict,
         }
     }
 
@@ -125,6 +128,7 @@ mod tests {
             priority: 10,
             weight: 100,
             dns_ttl: Duration::from_secs(5),
+            conflict: Conflict::Take,
         }
     }
 

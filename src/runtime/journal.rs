@@ -58,8 +58,9 @@ impl Journal {
                 Some(why.unwrap_or_else(|| "no answer".to_owned()))
             }
             Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, *check)).cloned(),
-            Change::RegistryLost => registrar.last_error(service),
-            Change::Announced => registrar.describe(service),
+            Change::RegistryLost | Change::NoAddress => registrar.last_error(service),
+            Change::Announced | Change::Moved => registrar.describe(service),
+            Change::KeyHeld | Change::KeyTaken => registrar.describe_rivals(service),
             _ => None,
         }
     }
@@ -75,7 +76,9 @@ fn level(change: &Change) -> Level {
         | Change::StillAwaitingLink { .. }
         | Change::Killed
         | Change::Unhealthy { .. }
+        | Change::KeyHeld
         | Change::KeyTaken
+        | Change::NoAddress
         | Change::RegistryLost
         | Change::Forgotten => Level::WARN,
         Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
@@ -87,6 +90,7 @@ fn level(change: &Change) -> Level {
         | Change::Stopping { .. }
         | Change::Healthy { .. }
         | Change::Announced
+        | Change::Moved
         | Change::Withdrawing(_)
         | Change::Withdrawn
         | Change::RegistryBack

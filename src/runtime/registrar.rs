@@ -1,10 +1,12 @@
 //! The registry as the supervisor sees it: claims by their number, one request at a time for each service. Chooses the
-//! address that is announced, anew for each claim; keeps why the latest request failed, for people.
+//! address that is announced, anew at each heartbeat; keeps why the latest request failed, for people.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use super::tasks::{Purpose, Tasks};
 use crate::config::{self, Config, Conflict, ServiceId};
@@ -26,6 +28,8 @@ struct Shared {
     /// The latest claim of each service: a withdrawal needs what the registration has left in it.
     claims: RefCell<HashMap<ServiceId, (ClaimId, Arc<Claim>)>>,
     errors: RefCell<HashMap<ServiceId, String>>,
+    /// Held by a heartbeat: those that come at the same time use one connection, one after the other.
+    beat: Mutex<()>,
 }
 
 /// Why nothing was asked of the registry, or what it answered instead.
@@ -42,7 +46,12 @@ impl Registrar {
         let announces = config.services.iter().any(|service| !service.announce.is_empty());
         let shared =
             announces.then(|| Registry::new(&config.registry, resolver)).transpose()?.map(|registry| {
-                Rc::new(Shared { registry, claims: RefCell::default(), errors: RefCell::default() })
+                Rc::new(Shared {
+                    registry,
+                    claims: RefCell::default(),
+                    errors: RefCell::default(),
+                    beat: Mutex::default(),
+                })
             });
         Ok(Self { config, shared })
     }
@@ -55,10 +64,11 @@ impl Registrar {
         request: RequestId,
         conflict: Conflict,
     ) {
-        let announce = self.config.services[service.0].announce.clone();
+        let config = Arc::clone(&self.config);
         self.ask(tasks, service, request, async move |shared| {
+            let announce = &config.services[service.0].announce;
             // We have moved since the claim was made: what it says is not true any more.
-            let Some(claim) = shared.claim(service, claim, &announce).await? else { return Ok(Answer::Lost) };
+            let Some(claim) = shared.claim(service, claim, announce).await? else { return Ok(Answer::Lost) };
             Ok(match shared.registry.register(&claim, conflict).await? {
                 Registration::Held { ttl } => Answer::Held { ttl },
                 Registration::Taken => Answer::Taken,
@@ -67,10 +77,14 @@ impl Registrar {
     }
 
     pub fn renew(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+        let config = Arc::clone(&self.config);
         self.ask(tasks, service, request, async move |shared| {
-            let Some(claim) = shared.known(service, claim) else { return Ok(Answer::Lost) };
+            let _turn = shared.beat.lock().await;
+            let records = shared.records(&config.services[service.0].announce).await?;
+            let Some(claim) = shared.saying(service, claim, records) else { return Ok(Answer::Lost) };
             Ok(match shared.registry.renew(&claim).await? {
                 Renewal::Kept { ttl } => Answer::Held { ttl },
+                Renewal::Moved { ttl } => Answer::Moved { ttl },
                 Renewal::Lost => Answer::Lost,
                 Renewal::Taken => Answer::Taken,
             })
@@ -96,12 +110,21 @@ impl Registrar {
     pub fn describe(&self, service: ServiceId) -> Option<String> {
         let claims = self.shared.as_ref()?.claims.borrow();
         let (_, claim) = claims.get(&service)?;
-        let records = claim.records().iter().map(|record| {
-            let (name, instance) = (record.name.as_str(), record.instance.as_str());
-            let at = config::HostPort { host: record.host.to_string(), port: record.port };
-            format!("{name} at {at} as {instance}")
+        Some(described(claim.records()))
+    }
+
+    /// Whose records stand in the place of ours: `web.s.prod.example.com as web-1 is at 10.0.0.8:8087`.
+    pub fn describe_rivals(&self, service: ServiceId) -> Option<String> {
+        let claims = self.shared.as_ref()?.claims.borrow();
+        let (_, claim) = claims.get(&service)?;
+        let rivals = claim.rivals();
+        let told = rivals.iter().map(|(record, rival)| {
+            format!("{} as {} is at {rival}", record.name.as_str(), record.instance.as_str())
         });
-        Some(records.collect::<Vec<_>>().join(", "))
+        let told = told.collect::<Vec<_>>().join(", ");
+        let is_ours = |record: &&Record| !rivals.iter().any(|(rival, _)| rival == record);
+        let ours: Vec<&Record> = claim.records().iter().filter(is_ours).collect();
+        Some(if ours.is_empty() { told } else { format!("{told}; announced: {}", described(ours)) })
     }
 
     fn ask(
@@ -119,7 +142,10 @@ impl Registrar {
                 Err(refusal) => {
                     tracing::debug!("registry request failed: {refusal}");
                     shared.errors.borrow_mut().insert(service, refusal.to_string());
-                    Answer::Failed
+                    match refusal {
+                        Refusal::Registry(_) => Answer::Failed,
+                        Refusal::Address(_) => Answer::NoAddress,
+                    }
                 }
             })
         };
@@ -140,18 +166,50 @@ impl Shared {
         id: ClaimId,
         announce: &[config::Announce],
     ) -> Result<Option<Arc<Claim>>, Refusal> {
-        let surroundings = address::gather(self.registry.peer().await?);
-        let records = announce.iter().map(|announce| {
-            let chosen = address::choose(&announce.address, &surroundings)?;
-            Ok(Record::new(announce, chosen.address))
-        });
-        let records = records.collect::<Result<Vec<_>, address::AddressError>>()?;
+        let records = self.records(announce).await?;
         if let Some(claim) = self.known(service, id) {
             return Ok(Some(claim).filter(|claim| claim.records() == records));
         }
         let ttl = announce.iter().map(|announce| announce.ttl).min().unwrap_or_default();
-        let claim = Arc::new(Claim::new(records, ttl));
-        self.claims.borrow_mut().insert(service, (id, Arc::clone(&claim)));
+        let mut claims = self.claims.borrow_mut();
+        let claim = Claim::new(records, ttl);
+        let claim = Arc::new(match claims.get(&service) {
+            Some((_, earlier)) => claim.after(earlier),
+            None => claim,
+        });
+        claims.insert(service, (id, Arc::clone(&claim)));
         Ok(Some(claim))
     }
+
+    /// The claim of this number, to say this.
+    fn saying(&self, service: ServiceId, id: ClaimId, records: Vec<Record>) -> Option<Arc<Claim>> {
+        let known = self.known(service, id)?;
+        if known.records() == records {
+            return Some(known);
+        }
+        let claim = Arc::new(known.saying(records));
+        self.claims.borrow_mut().insert(service, (id, Arc::clone(&claim)));
+        Some(claim)
+    }
+
+    /// What there is to announce, with the addresses that we have now.
+    async fn records(&self, announce: &[config::Announce]) -> Result<Vec<Record>, Refusal> {
+        let fixed = announce.iter().all(|announce| address::are_fixed(&announce.address));
+        let surroundings =
+            if fixed { address::Snapshot::default() } else { address::gather(self.registry.peer().await?) };
+        let records = announce.iter().map(|announce| {
+            let chosen = address::choose(&announce.address, &surroundings)?;
+            Ok(Record::new(announce, chosen.address))
+        });
+        Ok(records.collect::<Result<Vec<_>, address::AddressError>>()?)
+    }
+}
+
+fn described<'a>(records: impl IntoIterator<Item = &'a Record>) -> String {
+    let each = records.into_iter().map(|record| {
+        let (name, instance) = (record.name.as_str(), record.instance.as_str());
+        let at = config::HostPort { host: record.host.to_string(), port: record.port };
+        format!("{name} at {at} as {instance}")
+    });
+    each.collect::<Vec<_>>().join(", ")
 }

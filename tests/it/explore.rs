@@ -24,7 +24,7 @@ const HELD: Answer = Answer::Held { ttl: Duration::from_secs(60) };
 type Happen = fn(&mut World) -> Option<Vec<Action>>;
 
 /// What may happen in a state, as docs/machine.md names it.
-const HAPPENINGS: [(&str, Happen); 18] = [
+const HAPPENINGS: [(&str, Happen); 20] = [
     ("the next deadline comes", |world| {
         world.supervisor.next_deadline().map(|at| world.advance(at.since(world.now)))
     }),
@@ -41,6 +41,8 @@ const HAPPENINGS: [(&str, Happen); 18] = [
     ("the check passes", |world| (!world.probes.is_empty()).then(|| world.probed(Verdict::Pass))),
     ("the check fails", |world| (!world.probes.is_empty()).then(|| world.probed(Verdict::Fail))),
     ("registry: held", |world| answer(world, HELD)),
+    ("registry: moved", |world| answer(world, Answer::Moved { ttl: Duration::from_secs(60) })),
+    ("no address", |world| answer(world, Answer::NoAddress)),
     ("registry: lost", |world| answer(world, Answer::Lost)),
     ("registry: taken", |world| answer(world, Answer::Taken)),
     ("registry: withdrawn", |world| answer(world, Answer::Withdrawn)),

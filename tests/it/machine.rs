@@ -538,6 +538,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Answer::Failed),
         1 => Just(Answer::Lost),
         1 => Just(Answer::Taken),
+        1 => Just(Answer::Moved { ttl: Duration::from_secs(60) }),
+        1 => Just(Answer::NoAddress),
         3 => Just(Answer::Withdrawn),
     ];
     let step = prop_oneof![

@@ -13,7 +13,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ensign::config::units::{dns_name, label};
-use ensign::config::{self, HostPort, RegistryUrl};
+use ensign::config::{self, Conflict, HostPort, RegistryUrl};
 use ensign::net::resolve::Resolver;
 use ensign::registry::{Claim, Record, Registry};
 use serde_json::Value;
@@ -46,6 +46,7 @@ pub fn record(host: &str) -> Record {
         priority: 10,
         weight: 100,
         dns_ttl: Duration::from_secs(5),
+        conflict: Conflict::Take,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ensign::config::{
-    AddressRule, Announce, Balance, Check, Config, EnvLinks, GiveUp, Kind, Link, Links, Listen, Log,
-    LogFormat, LogLevel, Probe, Ready, ReadyBy, Registry, RegistryUrl, Restart, RestartWhen, Service,
+    AddressRule, Announce, Balance, Check, Config, Conflict, EnvLinks, GiveUp, Kind, Link, Links, Listen,
+    Log, LogFormat, LogLevel, Probe, Ready, ReadyBy, Registry, RegistryUrl, Restart, RestartWhen, Service,
     ServiceId, Signal, Stop, Unhealthy, Upstream, Workers, units,
 };
 
@@ -79,6 +79,7 @@ pub fn announce(name: &str) -> Announce {
         dns_ttl: 5 * SECOND,
         priority: 10,
         weight: 100,
+        conflict: Conflict::Take,
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
             priority: 10,
             weight: 70,
             dns_ttl: Duration::from_secs(5),
+            conflict: Conflict::Take,
         };
         let resolver = Arc::new(resolver);
         let store = Registry::new(&registry, Arc::clone(&resolver)).expect("a registry");

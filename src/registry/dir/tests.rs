@@ -15,6 +15,7 @@ fn claim() -> Claim {
         priority: 10,
         weight: 100,
         dns_ttl: Duration::from_secs(5),
+        conflict: Conflict::Take,
     };
     Claim::new(vec![record], Duration::from_secs(60))
 }

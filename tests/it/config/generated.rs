@@ -151,9 +151,9 @@ fn announce() -> impl Strategy<Value = Announce> {
         prop::collection::vec(rule, 1..4),
         2_u64..99_999,
         any::<u64>(),
-        any::<(u16, u16)>(),
+        any::<(u16, u16, bool)>(),
     )
-        .prop_map(|(name, instance, port, address, ttl, dns_ttl, (priority, weight))| Announce {
+        .prop_map(|(name, instance, port, address, ttl, dns_ttl, (priority, weight, waits))| Announce {
             // Under one parent, and never with equal keys: the port is part of it.
             name: units::dns_name(&format!("n{port}-{name}.example.com")).expect("made of words"),
             instance: units::label(&format!("i-{instance}")).expect("made of words"),
@@ -163,6 +163,7 @@ fn announce() -> impl Strategy<Value = Announce> {
             dns_ttl: Duration::from_secs(dns_ttl % ttl + 1),
             priority,
             weight,
+            conflict: if waits { Conflict::Wait } else { Conflict::Take },
         })
 }
 
@@ -393,10 +394,14 @@ fn written(config: &Config) -> String {
         line(format!("address = {}", list(&record.address, rule)));
         line(format!("instance = '{}'\nttl = {}", record.instance.as_str(), span(record.ttl)));
         line(format!(
-            "dns_ttl = {}\npriority = {}\nweight = {}",
+            "dns_ttl = {}\npriority = {}\nweight = {}\nconflict = \"{}\"",
             span(record.dns_ttl),
             record.priority,
-            record.weight
+            record.weight,
+            match record.conflict {
+                Conflict::Take => "take",
+                Conflict::Wait => "wait",
+            }
         ));
     }
     for link in &service.links {

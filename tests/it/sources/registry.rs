@@ -30,6 +30,7 @@ fn claim(instance: &str, address: SocketAddr, ttl: Duration) -> Claim {
         priority: 10,
         weight: 100,
         dns_ttl: Duration::from_secs(5),
+        conflict: Conflict::Take,
     };
     Claim::new(vec![record], ttl)
 }

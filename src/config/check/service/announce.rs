@@ -10,7 +10,7 @@ use crate::config::check::values::Values;
 use crate::config::raw::table::{At, Field};
 use crate::config::report::Problem;
 use crate::config::units::Bad;
-use crate::config::{AddressRule, Announce, raw, units};
+use crate::config::{AddressRule, Announce, Conflict, raw, units};
 
 /// etcd raises a lease below this to it, with its default election timeout.
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
@@ -35,6 +35,8 @@ pub fn check(
     let dns_ttl = values.or(&raw.dns_ttl, no_longer_than_ttl, whole_seconds);
     let priority = values.number(&raw.priority, 10, 0..=u16::MAX);
     let weight = values.number(&raw.weight, 100, 0..=u16::MAX);
+    let conflicts = [("take", Conflict::Take), ("wait", Conflict::Wait)];
+    let conflict = values.choice(&raw.conflict, Conflict::Take, &conflicts);
 
     if let (Some(ttl), Some(dns_ttl)) = (ttl, dns_ttl)
         && dns_ttl > ttl
@@ -69,6 +71,7 @@ pub fn check(
         dns_ttl: dns_ttl?,
         priority: priority?,
         weight: weight?,
+        conflict: conflict?,
     })
 }
 
