@@ -2,12 +2,12 @@
 //!
 //! Each endpoint is tried once an operation and gets a second, so a dead or frozen member costs at most that; the one
 //! that works is where the next operation starts. Nothing here waits between attempts or knows what is being said.
-//! Connections are not kept: at a heartbeat in twenty seconds a new one is cheaper than the memory an idle one costs
-//! etcd, none is ever found dead, and an idle process has no timer to wake for. Called by `etcd3` and `etcd2`.
+//! One connection to an endpoint is kept, without a timer of its own: a heartbeat opens none and looks no name up. One that
+//! was closed meanwhile is known to be; one that died in silence costs a request's time. Called by `etcd3` and `etcd2`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
@@ -42,6 +42,8 @@ pub struct Endpoints {
 struct Endpoint {
     at: HostPort,
     base: Url,
+    /// Where it answered last.
+    seen: Mutex<Option<SocketAddr>>,
 }
 
 /// One request, the same for whichever endpoint gets it.
@@ -80,7 +82,7 @@ impl Endpoints {
             .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(1)
             .pool_idle_timeout(None)
             .tcp_nodelay(true)
             .dns_resolver(names.clone())
@@ -90,18 +92,28 @@ impl Endpoints {
         Ok(Self { client, names, all, first: AtomicUsize::new(0) })
     }
 
-    /// The address of the endpoint that the next operation would start with.
+    /// The address of the endpoint that the next operation would start with: where it answered last, without a look-up.
+    /// One whose name is not found is passed by.
     pub async fn peer(&self) -> Result<SocketAddr, Error> {
-        let endpoint = &self.all[self.first.load(Ordering::Relaxed)];
-        let failed = |reason| Error::Unreachable {
-            tried: vec![Failure { endpoint: endpoint.at.to_string(), reason }],
-        };
-        let addresses = tokio::time::timeout(REQUEST_TIMEOUT, self.names.lookup(&endpoint.at.host))
-            .await
-            .map_err(|_| failed(format!("its name was not found within {}", shown(REQUEST_TIMEOUT))))?
-            .map_err(failed)?;
-        let ip = addresses.first().expect("a look-up that succeeds has an address");
-        Ok(SocketAddr::new(*ip, endpoint.at.port))
+        let mut tried = Vec::new();
+        for _ in &self.all {
+            let at = self.first.load(Ordering::Relaxed);
+            let endpoint = &self.all[at];
+            if let Some(seen) = *lock(&endpoint.seen) {
+                return Ok(seen);
+            }
+            let found = tokio::time::timeout(REQUEST_TIMEOUT, self.names.lookup(&endpoint.at.host)).await;
+            let late = |_| Err(format!("its name was not found within {}", shown(REQUEST_TIMEOUT)));
+            match found.unwrap_or_else(late) {
+                Ok(addresses) => {
+                    let ip = addresses.first().expect("a look-up that succeeds has an address");
+                    return Ok(SocketAddr::new(*ip, endpoint.at.port));
+                }
+                Err(reason) => tried.push(Failure { endpoint: endpoint.at.to_string(), reason }),
+            }
+            self.avoid(at);
+        }
+        Err(Error::Unreachable { tried })
     }
 
     /// How many there are.
@@ -116,6 +128,7 @@ impl Endpoints {
             at: self.first.load(Ordering::Relaxed),
             left: self.all.len(),
             tried: Vec::new(),
+            ended: false,
         }
     }
 
@@ -130,7 +143,7 @@ impl Endpoint {
     fn new(at: &HostPort) -> Result<Self, Error> {
         let base = Url::parse(&format!("http://{at}"))
             .map_err(|e| Error::Endpoint { endpoint: at.to_string(), reason: e.to_string() })?;
-        Ok(Self { at: at.clone(), base })
+        Ok(Self { at: at.clone(), base, seen: Mutex::default() })
     }
 }
 
@@ -141,6 +154,8 @@ pub struct Tour {
     at: usize,
     left: usize,
     tried: Vec<Failure>,
+    /// The connection to the present endpoint ended once: a kept one may have been closed just before.
+    ended: bool,
 }
 
 impl Tour {
@@ -154,7 +169,7 @@ impl Tour {
     }
 
     /// Asks the present endpoint. `None`: it failed, the request may or may not have been carried out, and the next
-    /// endpoint has its turn. Error: there is no endpoint left to ask.
+    /// endpoint has its turn (or this one again, by a new connection). Error: there is no endpoint left to ask.
     pub async fn send_once(&mut self, ask: &Ask) -> Result<Option<Reply>, Error> {
         if self.left == 0 {
             return Err(Error::Unreachable { tried: std::mem::take(&mut self.tried) });
@@ -172,7 +187,11 @@ impl Tour {
                 self.fail(label, complaint(status, &body));
                 Ok(None)
             }
-            Err(reason) => {
+            Err(Fault::Ended(_)) if !self.ended => {
+                self.ended = true;
+                Ok(None)
+            }
+            Err(Fault::Ended(reason) | Fault::Other(reason)) => {
                 self.fail(label, reason);
                 Ok(None)
             }
@@ -198,9 +217,12 @@ impl Tour {
     }
 
     fn fail(&mut self, endpoint: String, reason: String) {
+        // Its name may lead elsewhere by now.
+        *lock(&self.endpoints.all[self.at].seen) = None;
         self.endpoints.avoid(self.at);
         self.at = (self.at + 1) % self.endpoints.all.len();
         self.left -= 1;
+        self.ended = false;
         self.tried.push(Failure { endpoint, reason });
     }
 }
@@ -262,13 +284,25 @@ fn request(client: &Client, endpoint: &Endpoint, ask: &Ask) -> Result<RequestBui
     })
 }
 
+/// Why there is no answer.
+enum Fault {
+    /// The connection was there, and ended before the answer began.
+    Ended(String),
+    Other(String),
+}
+
 async fn exchange(
     client: &Client,
     endpoint: &Endpoint,
     ask: &Ask,
-) -> Result<(StatusCode, HeaderMap, String), String> {
-    let mut response = request(client, endpoint, ask)?.send().await.map_err(|e| reason(&e))?;
-    let body = read(&mut response).await?;
+) -> Result<(StatusCode, HeaderMap, String), Fault> {
+    let request = request(client, endpoint, ask).map_err(Fault::Other)?;
+    let mut response = request.send().await.map_err(|e| match e.is_connect() || e.is_timeout() {
+        true => Fault::Other(reason(&e)),
+        false => Fault::Ended(reason(&e)),
+    })?;
+    *lock(&endpoint.seen) = response.remote_addr();
+    let body = read(&mut response).await.map_err(Fault::Other)?;
     Ok((response.status(), std::mem::take(response.headers_mut()), body))
 }
 
@@ -307,6 +341,11 @@ fn reason(error: &reqwest::Error) -> String {
     }
     let text = cause.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Nothing panics with it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn shown(time: Duration) -> String {

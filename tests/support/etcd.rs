@@ -246,7 +246,9 @@ fn relay(mut client: TcpStream, to: SocketAddr, fate: Option<Fate>) {
         wait::be_late(by);
     }
     let Ok(mut server) = TcpStream::connect(to) else { return };
-    if server.write_all(&request).is_err() {
+    // One request a connection: the next one has a fate of its own.
+    let (head, rest) = request.split_at(request.iter().position(|b| *b == b'\n').map_or(0, |end| end + 1));
+    if server.write_all(&[head, b"Connection: close\r\n", rest].concat()).is_err() {
         return;
     }
     // The server's answer may be chunked: taken as it comes until its side or the client's is closed.
