@@ -1,9 +1,11 @@
 //! Announcing, end to end: `ensign run -c` with real services against a real etcd, v3 and v2. What a client that
 //! watches etcd sees is the measure, and etcd tells it.
 
+mod addresses;
 mod checks;
 mod fitness;
 mod outages;
+mod ownership;
 mod stop;
 
 use std::thread;

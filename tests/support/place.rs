@@ -97,6 +97,16 @@ impl Place {
         }
     }
 
+    /// `[registry]` of a service file.
+    pub fn config(&self) -> String {
+        let url = match self {
+            Self::V3(etcd) => format!("etcd://{}", etcd.address()),
+            Self::V2(etcd) => format!("etcd2://{}", etcd.address()),
+            Self::Dir(dir) => format!("dir:{}", dir.path().join("registry").display()),
+        };
+        format!("[registry]\nurl = \"{url}\"\n")
+    }
+
     pub fn file(&self, key: &str) -> PathBuf {
         match self {
             Self::Dir(dir) => dir.path().join("registry").join(key.trim_start_matches('/')),
