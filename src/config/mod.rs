@@ -248,7 +248,7 @@ pub enum AddressRule {
     Auto,
     /// The first global address that is not private.
     Public,
-    /// The first private address (RFC 1918, RFC 4193).
+    /// The first private address (RFC 1918, RFC 4193); where there is none, the second interface's.
     Private,
     /// The container's own: what the hosts file says of our hostname, else the default route's interface.
     Container,

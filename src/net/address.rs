@@ -100,6 +100,7 @@ fn apply(rule: &AddressRule, snapshot: &Snapshot) -> Result<IpAddr, String> {
         AddressRule::Public => first(snapshot, |i| is_public(i.address))
             .ok_or_else(|| "no interface has a public address".to_owned()),
         AddressRule::Private => first(snapshot, |i| is_private(i.address))
+            .or_else(|| second(snapshot))
             .ok_or_else(|| "no interface has a private address".to_owned()),
         AddressRule::Container => container(snapshot),
         AddressRule::Interface(name) => interface(snapshot, name),
@@ -193,8 +194,17 @@ fn first(snapshot: &Snapshot, fits: impl Fn(&Interface) -> bool) -> Option<IpAdd
     matching().find(IpAddr::is_ipv4).or_else(|| matching().next())
 }
 
+/// That of the second interface that others can reach: of a host with two, the first is the one to the outside.
+fn second(snapshot: &Snapshot) -> Option<IpAddr> {
+    let reached: Vec<&Interface> = snapshot.interfaces.iter().filter(|i| usable(i.address)).collect();
+    let outer = reached.first()?;
+    let inner = reached.iter().find(|i| i.name != outer.name)?;
+    first(snapshot, |i| i.name == inner.name && usable(i.address))
+}
+
 /// Reachable from another machine, by its kind.
 fn usable(address: IpAddr) -> bool {
+    let address = address.to_canonical();
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
@@ -269,152 +279,4 @@ fn source_towards(to: SocketAddr) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    fn on(interfaces: &[(&str, &str)]) -> Snapshot {
-        let interfaces = interfaces.iter();
-        Snapshot {
-            interfaces: interfaces
-                .map(|(n, a)| Interface { name: (*n).to_owned(), address: ip(a) })
-                .collect(),
-            hostname: "web-1".to_owned(),
-            ..Snapshot::default()
-        }
-    }
-
-    fn host() -> Snapshot {
-        on(&[
-            ("lo", "127.0.0.1"),
-            ("lo", "::1"),
-            ("eth0", "fe80::1"),
-            ("eth0", "2001:db8::5"),
-            ("eth0", "203.0.113.5"),
-            ("eth1", "fd00::5"),
-            ("eth1", "10.0.0.5"),
-            ("eth2", "169.254.1.1"),
-        ])
-    }
-
-    fn one(rule: AddressRule, snapshot: &Snapshot) -> Result<IpAddr, String> {
-        choose(&[rule], snapshot).map(|c| c.address).map_err(|e| e.to_string())
-    }
-
-    fn cidr(network: &str, prefix: u8) -> AddressRule {
-        AddressRule::Cidr { network: ip(network), prefix }
-    }
-
-    #[test]
-    fn auto_is_the_source_towards_the_registry() {
-        let mut host = host();
-        host.registry = Some("10.0.0.1:2379".parse().expect("an address"));
-        host.towards_registry = Some(ip("10.0.0.5"));
-        host.towards_anywhere = Some(ip("203.0.113.5"));
-        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("10.0.0.5")));
-        host.towards_registry = None;
-        assert!(one(AddressRule::Auto, &host).expect_err("no route").contains("no route to the registry"));
-    }
-
-    #[test]
-    fn auto_is_loopback_only_for_a_registry_on_loopback() {
-        let mut host = host();
-        host.registry = Some("127.0.0.1:2379".parse().expect("an address"));
-        host.towards_registry = Some(ip("127.0.0.1"));
-        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("127.0.0.1")));
-        host.registry = Some("10.0.0.1:2379".parse().expect("an address"));
-        assert!(one(AddressRule::Auto, &host).expect_err("loopback").contains("can't reach"));
-        host.towards_registry = Some(ip("169.254.1.1"));
-        assert!(one(AddressRule::Auto, &host).is_err());
-    }
-
-    #[test]
-    fn auto_without_a_registry_to_connect_to_is_the_default_route() {
-        let mut host = host();
-        host.towards_anywhere = Some(ip("203.0.113.5"));
-        assert_eq!(one(AddressRule::Auto, &host), Ok(ip("203.0.113.5")));
-        host.towards_anywhere = None;
-        assert!(one(AddressRule::Auto, &host).expect_err("several").contains("no default route"));
-        let alone = on(&[("lo", "127.0.0.1"), ("eth0", "172.18.0.2"), ("eth0", "fe80::2")]);
-        assert_eq!(one(AddressRule::Auto, &alone), Ok(ip("172.18.0.2")));
-        assert!(one(AddressRule::Auto, &on(&[("lo", "127.0.0.1")])).is_err());
-    }
-
-    #[test]
-    fn public_and_private_by_kind_and_v4_first() {
-        assert_eq!(one(AddressRule::Public, &host()), Ok(ip("203.0.113.5")));
-        assert_eq!(one(AddressRule::Private, &host()), Ok(ip("10.0.0.5")));
-        let v6 = on(&[("eth0", "fd00::5"), ("eth0", "2001:db8::5")]);
-        assert_eq!(one(AddressRule::Public, &v6), Ok(ip("2001:db8::5")));
-        assert_eq!(one(AddressRule::Private, &v6), Ok(ip("fd00::5")));
-        let neither = on(&[("lo", "127.0.0.1"), ("eth0", "100.64.0.9"), ("eth1", "169.254.0.9")]);
-        assert!(one(AddressRule::Public, &neither).is_err());
-        assert!(one(AddressRule::Private, &neither).is_err());
-    }
-
-    #[test]
-    fn container_is_what_the_hosts_file_says() {
-        let mut host = host();
-        host.towards_anywhere = Some(ip("203.0.113.5"));
-        host.hosts =
-            "127.0.0.1 localhost WEB-1\n# 10.9.9.9 web-1\nfd00::7 web-1\n172.17.0.2\tweb-1.lan web-1 # me\n"
-                .to_owned();
-        assert_eq!(one(AddressRule::Container, &host), Ok(ip("172.17.0.2")));
-        host.hosts = "127.0.1.1 web-1\n172.17.0.2 web-11\n".to_owned();
-        assert_eq!(one(AddressRule::Container, &host), Ok(ip("203.0.113.5")));
-        host.towards_anywhere = None;
-        assert!(one(AddressRule::Container, &host).expect_err("nothing").contains("`web-1`"));
-    }
-
-    #[test]
-    fn an_interface_by_name() {
-        let named = |name: &str| one(AddressRule::Interface(name.to_owned()), &host());
-        assert_eq!(named("eth1"), Ok(ip("10.0.0.5")));
-        assert_eq!(named("lo"), Ok(ip("127.0.0.1")));
-        assert!(named("eth2").expect_err("link-local").contains("link-local"));
-        assert!(named("wlan0").expect_err("absent").contains("there are: lo, eth0, eth1, eth2"));
-    }
-
-    #[test]
-    fn networks_by_prefix() {
-        assert_eq!(one(cidr("10.0.0.0", 8), &host()), Ok(ip("10.0.0.5")));
-        assert_eq!(one(cidr("203.0.113.5", 32), &host()), Ok(ip("203.0.113.5")));
-        assert_eq!(one(cidr("fd00::", 8), &host()), Ok(ip("fd00::5")));
-        assert_eq!(one(cidr("0.0.0.0", 0), &host()), Ok(ip("203.0.113.5")));
-        assert_eq!(one(cidr("::", 0), &host()), Ok(ip("2001:db8::5")));
-        assert_eq!(one(cidr("127.0.0.0", 8), &host()), Ok(ip("127.0.0.1")));
-        assert!(one(cidr("10.1.0.0", 16), &host()).is_err());
-    }
-
-    #[test]
-    fn what_is_written_is_taken() {
-        assert_eq!(one(AddressRule::Literal(ip("127.0.0.1")), &host()), Ok(ip("127.0.0.1")));
-        let env = AddressRule::Env { variable: "HOST_IP".to_owned(), address: ip("192.0.2.7") };
-        assert_eq!(one(env, &host()), Ok(ip("192.0.2.7")));
-        assert!(one(AddressRule::Literal(ip("0.0.0.0")), &host()).is_err());
-    }
-
-    #[test]
-    fn rules_go_in_order_and_the_error_names_each() {
-        let rules = [cidr("192.168.0.0", 16), AddressRule::Private, AddressRule::Public];
-        let chosen = choose(&rules, &host()).expect("the second gives one");
-        assert_eq!(chosen, Chosen { address: ip("10.0.0.5"), rule: AddressRule::Private });
-        let error = choose(&rules, &on(&[])).expect_err("there is nothing");
-        assert_eq!(
-            error.to_string(),
-            "no address to announce: `cidr:192.168.0.0/16`: no interface has an address in it; `private`: no \
-             interface has a private address; `public`: no interface has a public address"
-        );
-    }
-
-    #[test]
-    fn this_machine_has_a_loopback_interface_and_a_way_to_it() {
-        let here = gather(Some("127.0.0.1:2379".parse().expect("an address")));
-        assert!(here.interfaces.iter().any(|i| i.address == ip("127.0.0.1")), "{here:?}");
-        assert_eq!(here.towards_registry, Some(ip("127.0.0.1")));
-        assert!(!here.hostname.is_empty());
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod checks;
+mod cost;
 mod fitness;
 mod outages;
 mod ownership;

@@ -337,16 +337,117 @@ fn a_registry_that_forgot_us_is_told_again_at_once() {
     assert!(registers(&world.answer(Answer::Lost)));
 }
 
-/// Two that take the key from each other would go on for ever: what got lost may have been displaced.
+fn conflicts(actions: &[Action]) -> Vec<Conflict> {
+    let conflict = |action: &Action| match action {
+        Action::Register { conflict, .. } => Some(*conflict),
+        _ => None,
+    };
+    actions.iter().filter_map(conflict).collect()
+}
+
+/// Two containers that crash in turn would take the key from each other for ever.
+#[test]
+fn only_the_first_announcement_of_a_container_displaces_another() {
+    let mut world = World::new(announced(), 7);
+    assert_eq!(conflicts(&world.feed(Event::Started)), [Conflict::Take]);
+    world.answer(Answer::Failed);
+    assert_eq!(conflicts(&world.advance(SECOND)), [Conflict::Take], "it has never been announced");
+    world.answer(HELD);
+    for _ in 0..3 {
+        world.end(MAIN, Ending::Code(1));
+        world.answer(Answer::Withdrawn);
+        assert_eq!(conflicts(&world.advance(3 * SECOND)), [Conflict::Wait]);
+        world.answer(Answer::Taken);
+    }
+}
+
+#[test]
+fn whose_record_stands_there_is_told_once() {
+    let mut world = started(announced());
+    assert_eq!(
+        told(&world.answer(Answer::Taken)),
+        ["another instance is announced under our key; waiting for it to go"]
+    );
+    for _ in 0..10 {
+        world.advance(20 * SECOND);
+        assert!(told(&world.answer(Answer::Taken)).is_empty());
+        world.advance(20 * SECOND);
+        assert!(told(&world.answer(Answer::Lost)).is_empty());
+        assert!(told(&world.answer(Answer::Taken)).is_empty());
+    }
+    world.advance(20 * SECOND);
+    world.answer(Answer::Lost);
+    assert_eq!(told(&world.answer(HELD)), ["announced"]);
+    world.advance(20 * SECOND);
+    let taken = ["another instance has taken over our key; its record is left alone"];
+    assert_eq!(told(&world.answer(Answer::Taken)), taken);
+}
+
+#[test]
+fn a_record_without_an_address_is_withdrawn_until_there_is_one() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.advance(20 * SECOND);
+    let actions = world.answer(Answer::NoAddress);
+    assert!(withdraws(&actions));
+    assert_eq!(told(&actions), ["not announced as long as there is no address for it"]);
+    // The registry is out of reach as well: the record is withdrawn before anything else is tried.
+    world.answer(Answer::Failed);
+    assert!(withdraws(&world.advance(SECOND)));
+    assert!(registers(&world.answer(Answer::Withdrawn)));
+    for _ in 0..100 {
+        assert!(told(&world.answer(Answer::NoAddress)).is_empty(), "told once");
+        assert!(registers(&world.advance(SECOND)));
+    }
+    assert_eq!(told(&world.answer(HELD)), ["announced"]);
+    world.advance(20 * SECOND);
+    let moved = Answer::Moved { ttl: 60 * SECOND };
+    assert_eq!(told(&world.answer(moved)), ["announced at another address"]);
+}
+
+/// However far apart they started: after one heartbeat of each, there is one wake-up for all.
+#[test]
+fn heartbeats_of_services_find_each_other_and_stay_together() {
+    for apart in [0, 1, 4, 9, 10, 11, 15, 19] {
+        let (mut web, mut side) = (daemon("web"), daemon("side"));
+        web.announce = vec![announce("web.example.com")];
+        side.announce = vec![announce("side.example.com")];
+        side.after = vec![MAIN];
+        side.links = vec![awaited("db", 60 * SECOND)];
+        let mut world = started(config(vec![web, side]));
+        world.answer(HELD);
+        world.advance(Duration::from_secs(apart));
+        world.answer(HELD);
+        world.tried(Verdict::Pass);
+        world.answer(HELD);
+        let mut beats = Vec::new();
+        while world.now < Time::after_start(600 * SECOND) {
+            let next = world.supervisor.next_deadline().expect("a heartbeat is due");
+            let renewed = renewals(&world.advance(next.since(world.now)));
+            beats.push(renewed.len());
+            for _ in renewed {
+                // Answers take their time, and not the same.
+                world.advance(Duration::from_millis(3));
+                world.answer(HELD);
+            }
+        }
+        let (first, rest) = beats.split_at(3);
+        assert!(rest.iter().all(|beat| *beat == 2), "{apart} s apart: {first:?} {rest:?}");
+        assert!((28..=36).contains(&beats.len()), "{apart} s apart: {} wake-ups", beats.len());
+    }
+}
+
+fn renewals(actions: &[Action]) -> Vec<ServiceId> {
+    let renewed = |action: &Action| match action {
+        Action::Renew { service, .. } => Some(*service),
+        _ => None,
+    };
+    actions.iter().filter_map(renewed).collect()
+}
+
+/// What got lost may have been displaced.
 #[test]
 fn what_got_lost_displaces_nobody_when_it_comes_back() {
-    let conflicts = |actions: &[Action]| -> Vec<Conflict> {
-        let conflict = |action: &Action| match action {
-            Action::Register { conflict, .. } => Some(*conflict),
-            _ => None,
-        };
-        actions.iter().filter_map(conflict).collect()
-    };
     let mut world = World::new(announced(), 7);
     assert_eq!(
         conflicts(&world.feed(Event::Started)),
