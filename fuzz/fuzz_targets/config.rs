@@ -24,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         variables: [("A".into(), "b".into()), ("S_FILE".into(), "/secret".into())].into(),
         hostname: "host".to_owned(),
         read: &read,
+        is_public: &|_| true,
     };
     let file = |path: &str, role| File { path: path.into(), role, bytes: Ok(bytes.to_owned()) };
     for files in [

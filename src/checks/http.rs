@@ -11,6 +11,7 @@ use reqwest::{Client, redirect};
 use super::Failure;
 use crate::config::HttpTarget;
 use crate::net::resolve::{ResolveError, Resolver, Shared};
+use crate::net::tls;
 
 /// What http probes share. Idle it does nothing at all: no connection is kept, so no timer runs.
 #[derive(Debug, Clone)]
@@ -20,6 +21,7 @@ impl Prober {
     /// Fails only if the client can't be made, which no input of ours can cause.
     pub fn new(resolver: Arc<Resolver>) -> Result<Self, Failure> {
         Client::builder()
+            .tls_backend_preconfigured(tls::none())
             .no_proxy()
             .redirect(redirect::Policy::none())
             .pool_max_idle_per_host(0)

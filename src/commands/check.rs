@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::config::load::{Loaded, Overrides, load};
-use crate::config::{Config, RegistryUrl};
+use crate::config::{Config, Registry, RegistryUrl};
 use crate::exit;
 
 /// Writes the summary to `out`, errors and warnings to `err`, and gives the exit code: 0, or [`exit::CONFIG`].
@@ -42,17 +42,18 @@ fn summary(config: &Config) -> String {
         .collect();
     let announced = match records.is_empty() {
         true => "nothing is announced".to_owned(),
-        false => format!("announces {} in {}", records.join(", "), registry(&config.registry.url)),
+        false => format!("announces {} in {}", records.join(", "), registry(&config.registry)),
     };
     format!("ok: {}; {announced}", names.join(", "))
 }
 
-fn registry(url: &RegistryUrl) -> String {
-    let (scheme, hosts) = match url {
+fn registry(registry: &Registry) -> String {
+    let (scheme, hosts) = match &registry.url {
         RegistryUrl::Etcd3(hosts) => ("etcd", hosts),
         RegistryUrl::Etcd2(hosts) => ("etcd2", hosts),
         RegistryUrl::Dir(path) => return format!("dir:{}", path.display()),
     };
     let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    format!("{scheme}://{}", hosts.join(","))
+    let secure = if registry.tls.is_some() { "s" } else { "" };
+    format!("{scheme}{secure}://{}", hosts.join(","))
 }

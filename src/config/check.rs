@@ -10,6 +10,7 @@ mod accounts;
 mod across;
 mod common;
 mod link;
+mod registry;
 mod service;
 mod values;
 
@@ -23,6 +24,7 @@ use super::raw::{self, Role};
 use super::report::{Excerpt, Place, Problem, Report, Where};
 use super::{Config, EnvLinks, LogFormat, LogLevel, RestartWhen, Service, ServiceId, units};
 use across::Claims;
+pub use registry::AUTHORITIES;
 use values::Values;
 
 /// A configuration to run, and what it warns of.
@@ -71,6 +73,8 @@ pub struct Outside<'a> {
     pub hostname: String,
     /// Reads a whole file: an `env_file`, a `KEY_FILE`, /etc/passwd, /etc/group.
     pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// Whether everybody may read a file; not of one that can't be looked at.
+    pub is_public: &'a dyn Fn(&Path) -> bool,
 }
 
 /// One file of the configuration.
@@ -102,19 +106,18 @@ pub fn check(files: Vec<File>, overrides: &Overrides, outside: &Outside<'_>) -> 
     for file in files {
         let (service, settings) = read(&file, &mut values.report);
         services.extend(service);
-        common = common.or(settings);
+        common = common.or(settings.map(|settings| (settings, folder(&file))));
     }
     services.sort_by(|a, b| a.name.cmp(&b.name));
-    finish(&services, &common.unwrap_or_else(|| raw::silence().1), overrides, values)
+    let (common, folder) = common.unwrap_or_else(|| (raw::silence().1, PathBuf::new()));
+    finish(&services, &common, &folder, overrides, values)
 }
 
 /// The configuration of a command without any file: it runs once, and it is stopped by whoever stops the container.
 ///
 /// # Errors
 /// What is wrong with the overrides.
-pub fn wrap(command: Vec<OsString>, overrides: &Overrides) -> Result<Config, Report> {
-    let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let outside = Outside { variables: BTreeMap::new(), hostname: String::new(), read: &nothing };
+pub fn wrap(command: Vec<OsString>, overrides: &Overrides, outside: &Outside<'_>) -> Result<Config, Report> {
     let program =
         command.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let (service, common) = raw::silence();
@@ -129,8 +132,8 @@ pub fn wrap(command: Vec<OsString>, overrides: &Overrides) -> Result<Config, Rep
         log_level: overrides.log_level.or(Some(LogLevel::Warn)),
         ..overrides.clone()
     };
-    let values = Values { report: Report::default(), outside: &outside };
-    let mut config = finish(&[service], &common, &overrides, values)?.config;
+    let values = Values { report: Report::default(), outside };
+    let mut config = finish(&[service], &common, Path::new(""), &overrides, values)?.config;
     for service in &mut config.services {
         service.restart.when = RestartWhen::Never;
         service.stop.timeout = None;
@@ -141,6 +144,7 @@ pub fn wrap(command: Vec<OsString>, overrides: &Overrides) -> Result<Config, Rep
 fn finish(
     files: &[ServiceFile],
     common: &raw::Common,
+    folder: &Path,
     overrides: &Overrides,
     mut values: Values<'_>,
 ) -> Result<Loaded, Report> {
@@ -155,11 +159,17 @@ fn finish(
             true => (Part::Main, overrides.command.as_deref()),
             false => (Part::Sidecar, None),
         };
-        let (about, folder) = (file.about, file.folder.as_path());
-        let subject = Subject { id: ServiceId(id), name: &file.name, about, folder, part, command };
+        let subject = Subject {
+            id: ServiceId(id),
+            name: &file.name,
+            about: file.about,
+            folder: &file.folder,
+            part,
+            command,
+        };
         services.push(service::check(raw, &subject, &mut values, &mut claims));
     }
-    let common = common::check(common, overrides, &mut values);
+    let common = common::check(common, folder, overrides, &mut values);
     let after = across::check(&claims, &names, &mut values.report);
 
     let mut report = values.report;
@@ -203,11 +213,20 @@ fn read(file: &File, report: &mut Report) -> (Option<ServiceFile>, Option<raw::C
             Problem::error(id, format!("the file's name makes `{stem}` the service's: {}", bad.why));
         report.push(problem.hint_if(bad.hint.map(str::to_owned)));
     }
-    let folder = file.path.parent().unwrap_or(Path::new("")).to_owned();
     (
-        Some(ServiceFile { name: stem.into_owned(), folder, about: id.into(), raw: contents.service }),
+        Some(ServiceFile {
+            name: stem.into_owned(),
+            folder: folder(file),
+            about: id.into(),
+            raw: contents.service,
+        }),
         contents.common,
     )
+}
+
+/// Where relative paths of a file begin.
+fn folder(file: &File) -> PathBuf {
+    file.path.parent().unwrap_or(Path::new("")).to_owned()
 }
 
 /// Text with every byte at its place, whatever the bytes are.

@@ -3,16 +3,19 @@
 //! All reading of the config module is here; what the bytes mean is `check`'s. A file that can't be read is an
 //! error, never passed over. Called by the commands.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-pub use super::check::{Loaded, Overrides, wrap};
+pub use super::check::{Loaded, Overrides};
 
-use super::check::{File, Outside, check};
+use super::check::{self, File, Outside};
 use super::raw::Role;
 use super::report::{Problem, Report, Where};
+use super::{Config, check::AUTHORITIES};
 
 /// The settings common to all services of a directory.
 const COMMON_FILE: &str = "ensign.toml";
@@ -27,8 +30,21 @@ const LARGEST: u64 = 1 << 20;
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Report> {
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let outside = Outside { variables: std::env::vars_os().collect(), hostname, read: &read_file };
+    let variables = std::env::vars_os().collect();
+    let outside = Outside { variables, hostname, read: &read_file, is_public: &is_public };
     load_with(path, overrides, &outside)
+}
+
+/// The configuration of a command without any file. Nothing is read, unless the overrides name a registry that takes
+/// the system's certification authorities.
+///
+/// # Errors
+/// What is wrong with the overrides.
+pub fn wrap(command: Vec<OsString>, overrides: &Overrides) -> Result<Config, Report> {
+    let variables = std::env::var_os(AUTHORITIES).map(|path| (AUTHORITIES.into(), path));
+    let variables = BTreeMap::from_iter(variables);
+    let outside = Outside { variables, hostname: String::new(), read: &read_file, is_public: &is_public };
+    check::wrap(command, overrides, &outside)
 }
 
 /// As [`load`], within another environment.
@@ -40,7 +56,7 @@ pub fn load_with(path: &Path, overrides: &Overrides, outside: &Outside<'_>) -> R
         Ok(metadata) if metadata.is_dir() => directory(path)?,
         Ok(_) | Err(_) => vec![file(path, Role::Whole)],
     };
-    check(files, overrides, outside)
+    check::check(files, overrides, outside)
 }
 
 fn file(path: &Path, role: Role) -> File {
@@ -70,6 +86,10 @@ fn only(message: String) -> Report {
     let mut report = Report::default();
     report.push(Problem::error(Where::Everywhere, message));
     report
+}
+
+fn is_public(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {

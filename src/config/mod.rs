@@ -15,9 +15,11 @@ mod listen;
 pub mod load;
 pub mod raw;
 pub mod report;
+mod secret;
 pub mod units;
 
 pub use listen::{Listen, ListenAt, Owner, UnixSocket};
+pub use secret::Secret;
 
 /// Everything that one run of ensign needs to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -317,13 +319,39 @@ pub struct Registry {
     pub url: RegistryUrl,
     /// `/skydns`: begins with `/`, does not end with one.
     pub prefix: String,
+    /// Plain http without it. Of etcd only, as is `login`.
+    pub tls: Option<Tls>,
+    pub login: Option<Login>,
+}
+
+/// What secures the way to the registry: files of PEM, which are read again when they have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Whose word for the registry's certificate is taken.
+    pub ca: PathBuf,
+    /// Who we are, where the registry wants to know by certificate.
+    pub identity: Option<Identity>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Who we are, where the registry wants to know by password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    /// Read again when it has changed. The password itself is never in the configuration.
+    pub password_file: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistryUrl {
-    /// etcd's v3 JSON gateway, plain http; never empty.
+    /// etcd's v3 JSON gateway; never empty.
     Etcd3(Vec<HostPort>),
-    /// etcd's v2 keys, plain http; never empty.
+    /// etcd's v2 keys; never empty.
     Etcd2(Vec<HostPort>),
     /// A folder of records that containers of one host share.
     Dir(PathBuf),

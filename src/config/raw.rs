@@ -128,12 +128,23 @@ pub struct Link {
 /// The settings that are common to all services.
 #[derive(Debug)]
 pub struct Common {
-    pub registry_url: Field<String>,
-    pub registry_prefix: Field<String>,
+    pub registry: Registry,
     pub links_env: Field<Result<Vec<At<String>>, bool>>,
     pub links_workers: Field<Number>,
     pub log_format: Field<String>,
     pub log_level: Field<String>,
+}
+
+#[derive(Debug)]
+pub struct Registry {
+    pub place: Place,
+    pub url: Field<String>,
+    pub prefix: Field<String>,
+    pub ca: Field<String>,
+    pub cert: Field<String>,
+    pub key: Field<String>,
+    pub user: Field<String>,
+    pub password_file: Field<String>,
 }
 
 /// What was read from one file; by its role, one part or both.
@@ -319,13 +330,27 @@ impl Link {
     }
 }
 
+impl Registry {
+    fn read(t: &mut Table<'_, '_>) -> Self {
+        Self {
+            place: t.place(),
+            url: t.string("url"),
+            prefix: t.string("prefix"),
+            ca: t.string("ca"),
+            cert: t.string("cert"),
+            key: t.string("key"),
+            user: t.string("user"),
+            password_file: t.string("password_file"),
+        }
+    }
+}
+
 impl Common {
     fn read(t: &mut Table<'_, '_>) -> Self {
-        let (registry_url, registry_prefix) =
-            t.table("registry", "`[registry]`", |t| (t.string("url"), t.string("prefix")));
+        let registry = t.table("registry", "`[registry]`", Registry::read);
         let (links_env, links_workers) =
             t.table("links", "`[links]`", |t| (t.boolean_or_list("env"), t.number("workers")));
         let (log_format, log_level) = t.table("log", "`[log]`", |t| (t.string("format"), t.string("level")));
-        Self { registry_url, registry_prefix, links_env, links_workers, log_format, log_level }
+        Self { registry, links_env, links_workers, log_format, log_level }
     }
 }

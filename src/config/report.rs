@@ -23,6 +23,7 @@ struct Source {
     text: Arc<str>,
     excerpt: Excerpt,
     muted: Vec<Place>,
+    withheld: Vec<Place>,
 }
 
 /// Whether a report may show lines of a file.
@@ -123,7 +124,13 @@ impl Problem {
 
 impl Report {
     pub fn add_file(&mut self, name: impl Into<String>, text: &str, excerpt: Excerpt) -> FileId {
-        self.files.push(Source { name: name.into(), text: text.into(), excerpt, muted: Vec::new() });
+        self.files.push(Source {
+            name: name.into(),
+            text: text.into(),
+            excerpt,
+            muted: Vec::new(),
+            withheld: Vec::new(),
+        });
         FileId(self.files.len() - 1)
     }
 
@@ -140,6 +147,17 @@ impl Report {
     /// From now on, problems that touch this place are dropped.
     pub fn mute(&mut self, place: Place) {
         self.files[place.file.0].muted.push(place);
+    }
+
+    /// The line of this place is never shown: it holds what may be a secret.
+    pub fn withhold(&mut self, place: Place) {
+        let line = self.line(place);
+        self.files[place.file.0].withheld.push(line);
+    }
+
+    fn shows(&self, place: Place) -> bool {
+        let source = &self.files[place.file.0];
+        source.excerpt == Excerpt::Shown && !source.withheld.contains(&self.line(place))
     }
 
     /// The line on which a place begins, without its end.
@@ -247,7 +265,7 @@ impl fmt::Display for Report {
             };
             writeln!(f, "{severity}: {}", Printable(&problem.message))?;
             if let Where::At(place) = problem.at
-                && self.files[place.file.0].excerpt == Excerpt::Shown
+                && self.shows(place)
             {
                 self.write_excerpt(f, place)?;
             }
@@ -307,6 +325,17 @@ mod tests {
         report.push(Problem::error(Place::new(file, 0..1), "`\u{1b}` is wrong\n").hint("not \u{7}"));
         assert!(!report.to_string().contains(['\u{1b}', '\u{7}']), "{report}");
         assert!(report.to_string().contains(r"`\u{1b}` is wrong\n"), "{report}");
+    }
+
+    #[test]
+    fn a_withheld_line_is_never_shown() {
+        let mut report = Report::default();
+        let file = report.add_file("a.toml", "x = 1\ny = 'geheim'\n", Excerpt::Shown);
+        report.push(Problem::error(Place::new(file, 6..7), "wrong"));
+        report.withhold(Place::new(file, 10..18));
+        report.push(Problem::error(Place::new(file, 0..1), "wrong, too"));
+        let shown = "a.toml:2:1: error: wrong\n\na.toml:1:1: error: wrong, too\n 1 | x = 1\n   | ^\n";
+        assert_eq!(report.to_string(), shown);
     }
 
     #[test]

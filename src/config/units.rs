@@ -6,12 +6,14 @@
 mod hosts;
 mod links;
 mod names;
+mod pem;
 mod quantity;
 mod users;
 
-pub use hosts::{address_rule, host_name, host_port, http_url, port, registry_url};
+pub use hosts::{Transport, address_rule, host_name, host_port, http_url, port, registry_url};
 pub use links::{listen, mode, upstream};
 pub use names::{dns_name, docker_alias, label, make_label, registry_prefix, service_name};
+pub use pem::{Unfit, authorities, identity, password};
 pub use quantity::{duration, duration_or_never, limit, limit_number, positive_duration, signal};
 pub use users::{owner, user};
 

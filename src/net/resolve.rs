@@ -12,7 +12,7 @@ use std::time::Duration;
 
 mod dns;
 mod hosts;
-mod watched;
+pub mod watched;
 
 pub use hosts::{Hosts, HostsFile};
 

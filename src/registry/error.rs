@@ -11,6 +11,26 @@ pub enum Error {
     /// etcd understood and said no.
     #[error("etcd at {endpoint} refused: {message}")]
     Refused { endpoint: String, message: String },
+    /// etcd does not take us for whom we say we are.
+    #[error("etcd at {endpoint}: wrong user or password (user `{user}`)")]
+    Login { endpoint: String, user: String },
+    /// etcd wants to know who we are.
+    #[error("etcd at {endpoint} wants a user and a password: give `user` and `password_file`")]
+    Nobody { endpoint: String },
+    /// etcd's JSON gateway can't take a user from a certificate, so it refuses one that looks as if it should.
+    #[error(
+        "etcd at {endpoint} takes no client certificate with a CommonName while its auth is on: use one without"
+    )]
+    CommonName { endpoint: String },
+    /// We may not do this there.
+    #[error("etcd at {endpoint}: permission denied for key `{key}`")]
+    Denied { endpoint: String, key: String },
+    /// What the v2 API says in either case.
+    #[error("etcd at {endpoint}: wrong user or password, or permission denied for key `{key}`")]
+    LoginOrDenied { endpoint: String, key: String },
+    /// What secures the connection can't be had.
+    #[error("`{}`: {reason}", .path.display())]
+    File { path: PathBuf, reason: String },
     /// Something answered that does not speak the protocol.
     #[error("{endpoint} does not answer like etcd: {reason}")]
     NotEtcd { endpoint: String, reason: String },

@@ -16,10 +16,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::claim::{Claim, Trace};
 use super::error::Error;
-use super::http::{Ask, Body, Endpoints, Reply, Tour};
+use super::http::{Ask, Body, Endpoints, Reply, Scheme, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
 use super::{Listed, Registration, Renewal, follow};
-use crate::config::{Conflict, DnsName, HostPort};
+use crate::config::{self, Conflict, DnsName, HostPort};
 use crate::net::resolve::{Instance, Resolver};
 
 /// How often a write that others got in the way of is begun anew.
@@ -28,6 +28,7 @@ const ROUNDS: usize = 4;
 const KEY_NOT_FOUND: u64 = 100;
 const COMPARE_FAILED: u64 = 101;
 const KEY_EXISTS: u64 = 105;
+const UNAUTHORIZED: u64 = 110;
 
 type Traces = OwnedMutexGuard<Vec<Trace>>;
 
@@ -39,11 +40,13 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(hosts: &[HostPort], prefix: &str, resolver: Arc<Resolver>) -> Result<Self, Error> {
-        Ok(Self {
-            endpoints: Arc::new(Endpoints::new(hosts, resolver, HeaderMap::new())?),
-            prefix: prefix.to_owned(),
-        })
+    pub fn new(
+        hosts: &[HostPort],
+        registry: &config::Registry,
+        resolver: Arc<Resolver>,
+    ) -> Result<Self, Error> {
+        let endpoints = Endpoints::new(hosts, registry, resolver, HeaderMap::new(), Scheme::Basic)?;
+        Ok(Self { endpoints: Arc::new(endpoints), prefix: registry.prefix.clone() })
     }
 
     pub(super) fn endpoints(&self) -> &Endpoints {
@@ -379,6 +382,9 @@ fn verdict(reply: &Reply) -> Result<Verdict, Error> {
         return serde_json::from_str(&reply.body).map(Verdict::Done).map_err(|e| strange(e.to_string()));
     }
     match serde_json::from_str::<Refusal>(&reply.body) {
+        Ok(Refusal { code: UNAUTHORIZED, .. }) => {
+            Err(Error::LoginOrDenied { endpoint: reply.endpoint.clone(), key: reply.key().to_owned() })
+        }
         Ok(Refusal { code, message, cause }) if cause.is_empty() => Ok(Verdict::Refused { code, message }),
         Ok(Refusal { code, message, cause }) => {
             Ok(Verdict::Refused { code, message: format!("{message} ({cause})") })
@@ -387,6 +393,14 @@ fn verdict(reply: &Reply) -> Result<Verdict, Error> {
             Err(Error::V2Off { endpoint: reply.endpoint.clone() })
         }
         Err(_) => Err(strange(format!("status {} without an error code", reply.status.as_u16()))),
+    }
+}
+
+impl Reply {
+    /// What it is about, for people.
+    fn key(&self) -> &str {
+        let path = self.path.strip_prefix("/v2/keys").unwrap_or(&self.path);
+        path.split('?').next().unwrap_or(path)
     }
 }
 

@@ -19,16 +19,20 @@ use serde_json::{Value, json};
 use self::found::Found;
 use super::claim::Claim;
 use super::error::Error;
-use super::http::{Ask, Body, Endpoints, Reply, Tour};
+use super::http::{Ask, Body, Endpoints, Reply, Scheme, Tour};
 use super::skydns::{self, Fields, whole_seconds};
 use super::{Listed, Registration, Renewal, follow};
-use crate::config::{Conflict, DnsName, HostPort};
+use crate::config::{self, Conflict, DnsName, HostPort};
 use crate::net::resolve::{Instance, Resolver};
 
 mod found;
 
+/// gRPC's code for a request that is wrong; etcd's, for one by nobody.
+const INVALID_ARGUMENT: i64 = 3;
 /// gRPC's code for a lease (or key) that is not there.
 const NOT_FOUND: i64 = 5;
+/// gRPC's code for what this user may not do.
+const PERMISSION_DENIED: i64 = 7;
 /// gRPC's code for "the lease already exists".
 const FAILED_PRECONDITION: i64 = 9;
 /// How often a write that others got in the way of is begun anew.
@@ -42,13 +46,18 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(hosts: &[HostPort], prefix: &str, resolver: Arc<Resolver>) -> Result<Self, Error> {
+    pub fn new(
+        hosts: &[HostPort],
+        registry: &config::Registry,
+        resolver: Arc<Resolver>,
+    ) -> Result<Self, Error> {
         // Without this a member that has lost its leader holds each request for seven seconds.
         let headers = HeaderMap::from_iter([(
             HeaderName::from_static("grpc-metadata-hasleader"),
             HeaderValue::from_static("true"),
         )]);
-        Ok(Self { endpoints: Arc::new(Endpoints::new(hosts, resolver, headers)?), prefix: prefix.to_owned() })
+        let endpoints = Endpoints::new(hosts, registry, resolver, headers, Scheme::Token)?;
+        Ok(Self { endpoints: Arc::new(endpoints), prefix: registry.prefix.clone() })
     }
 
     pub(super) fn endpoints(&self) -> &Endpoints {
@@ -74,7 +83,8 @@ impl Client {
         // Place by place the revision last seen, 0 for "absent"; none where a rival's record stays.
         let mut seen = vec![Some(zero()); claim.records().len()];
         for _ in 0..ROUNDS {
-            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &seen)).await?)?;
+            let answer: Txn =
+                accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &seen)).await?, &self.key(claim))?;
             if answer.succeeded {
                 let all = seen.iter().all(Option::is_some);
                 return Ok(if all { Registration::Held { ttl } } else { Registration::Taken });
@@ -115,7 +125,12 @@ impl Client {
     }
 
     fn contended(&self, claim: &Claim) -> Error {
-        Error::Contended { key: claim.records().first().map_or(String::new(), |r| r.key(&self.prefix)) }
+        Error::Contended { key: self.key(claim) }
+    }
+
+    /// The first of a claim's keys, for people.
+    fn key(&self, claim: &Claim) -> String {
+        claim.records().first().map_or_else(String::new, |record| record.key(&self.prefix))
     }
 
     /// Renews the lease, then looks at what hangs on it: a record that was deleted or taken over by hand would
@@ -134,7 +149,7 @@ impl Client {
 
     async fn look(&self, tour: &mut Tour, claim: &Claim, ttl: Duration) -> Result<Renewal, Error> {
         let read = json!({"success": self.ranges(claim)});
-        let answer: Txn = accepted(call(tour, "/v3/kv/txn", &read).await?)?;
+        let answer: Txn = accepted(call(tour, "/v3/kv/txn", &read).await?, &self.key(claim))?;
         let found = answer.found(claim);
         for (place, found) in found.iter().enumerate() {
             claim.note_rival(place, found.rival());
@@ -146,7 +161,8 @@ impl Client {
         let stale: Vec<Option<String>> = found.iter().map(stale).collect();
         let is_stale = stale.iter().any(Option::is_some);
         if is_stale {
-            let answer: Txn = accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &stale)).await?)?;
+            let answer: Txn =
+                accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &stale)).await?, &self.key(claim))?;
             if !answer.succeeded {
                 return Err(self.contended(claim));
             }
@@ -165,7 +181,9 @@ impl Client {
         match verdict::<Value>(&answer)? {
             Verdict::Done(_) => Ok(()),
             Verdict::Refused { code: NOT_FOUND, .. } => Ok(()),
-            Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: answer.endpoint, message }),
+            Verdict::Refused { code, message } => {
+                Err(refused(answer.endpoint, &self.key(claim), code, message))
+            }
         }
     }
 
@@ -174,12 +192,13 @@ impl Client {
         let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
         // `/` + 1 is `0`: everything below the folder, and not its namesakes (`/web-2` sorts before `/web/`).
         let ask = json!({"key": encode(&format!("{folder}/")), "range_end": encode(&format!("{folder}0"))});
-        let range: Range = accepted(call(&mut tour, "/v3/kv/range", &ask).await?)?;
+        let range: Range = accepted(call(&mut tour, "/v3/kv/range", &ask).await?, &folder)?;
         let mut left: HashMap<&str, Option<Duration>> = HashMap::new();
         for kv in &range.kvs {
             if kv.lease != "0" && !left.contains_key(kv.lease.as_str()) {
+                let ask = json!({"ID": kv.lease});
                 let lease: TimeToLive =
-                    accepted(call(&mut tour, "/v3/lease/timetolive", &json!({"ID": kv.lease})).await?)?;
+                    accepted(call(&mut tour, "/v3/lease/timetolive", &ask).await?, &folder)?;
                 left.insert(&kv.lease, lease.left());
             }
         }
@@ -202,7 +221,7 @@ impl Client {
         let folder = skydns::folder(&self.prefix, name);
         let (from, to) = (encode(&format!("{folder}/")), encode(&format!("{folder}0")));
         let there = call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?;
-        let mut known: Known = accepted(there)?;
+        let mut known: Known = accepted(there, &folder)?;
         hear(known.instances());
         let Some(next) = known.next_revision() else { return Ok(()) };
         let create = json!({"key": from, "range_end": to, "start_revision": next.to_string()});
@@ -217,6 +236,9 @@ impl Client {
                 Taken::News => hear(known.instances()),
                 Taken::Nothing => {}
                 Taken::Over => return Ok(()),
+                Taken::Refused(message) if message.contains("PermissionDenied") => {
+                    return Err(Error::Denied { endpoint, key: folder });
+                }
                 Taken::Refused(message) => return Err(Error::Refused { endpoint, message }),
             }
         }
@@ -294,14 +316,14 @@ async fn grant(tour: &mut Tour, claim: &Claim) -> Result<Duration, Error> {
         Verdict::Refused { code: FAILED_PRECONDITION, .. } => {
             keepalive(tour, claim).await?.ok_or_else(|| gone(answer.endpoint))
         }
-        Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: answer.endpoint, message }),
+        Verdict::Refused { code, message } => Err(refused(answer.endpoint, "", code, message)),
     }
 }
 
 /// The time the lease has again; `None` when there is no such lease (any more).
 async fn keepalive(tour: &mut Tour, claim: &Claim) -> Result<Option<Duration>, Error> {
     let ask = json!({"ID": claim.token().to_string()});
-    let answer: Streamed = accepted(call(tour, "/v3/lease/keepalive", &ask).await?)?;
+    let answer: Streamed = accepted(call(tour, "/v3/lease/keepalive", &ask).await?, "")?;
     Ok(seconds(&answer.result.ttl))
 }
 
@@ -340,11 +362,19 @@ fn verdict<T: for<'a> Deserialize<'a>>(reply: &Reply) -> Result<Verdict<T>, Erro
     serde_json::from_value(value).map(Verdict::Done).map_err(|e| strange(e.to_string()))
 }
 
-/// For calls of which no refusal is expected.
-fn accepted<T: for<'a> Deserialize<'a>>(reply: Reply) -> Result<T, Error> {
+/// For calls of which no refusal is expected. `key` is what they are about, for people.
+fn accepted<T: for<'a> Deserialize<'a>>(reply: Reply, key: &str) -> Result<T, Error> {
     match verdict(&reply)? {
         Verdict::Done(answer) => Ok(answer),
-        Verdict::Refused { message, .. } => Err(Error::Refused { endpoint: reply.endpoint, message }),
+        Verdict::Refused { code, message } => Err(refused(reply.endpoint, key, code, message)),
+    }
+}
+
+fn refused(endpoint: String, key: &str, code: i64, message: String) -> Error {
+    match code {
+        PERMISSION_DENIED => Error::Denied { endpoint, key: key.to_owned() },
+        INVALID_ARGUMENT if message.contains("user name is empty") => Error::Nobody { endpoint },
+        _ => Error::Refused { endpoint, message },
     }
 }
 

@@ -74,11 +74,10 @@ pub struct Listed {
 impl Registry {
     /// A client for what the configuration names; nothing is connected to yet.
     pub fn new(registry: &config::Registry, resolver: Arc<Resolver>) -> Result<Self, Error> {
-        let prefix = registry.prefix.as_str();
         Ok(match &registry.url {
-            RegistryUrl::Etcd3(hosts) => Self::Etcd3(etcd3::Client::new(hosts, prefix, resolver)?),
-            RegistryUrl::Etcd2(hosts) => Self::Etcd2(etcd2::Client::new(hosts, prefix, resolver)?),
-            RegistryUrl::Dir(root) => Self::Dir(dir::Store::new(root, prefix)),
+            RegistryUrl::Etcd3(hosts) => Self::Etcd3(etcd3::Client::new(hosts, registry, resolver)?),
+            RegistryUrl::Etcd2(hosts) => Self::Etcd2(etcd2::Client::new(hosts, registry, resolver)?),
+            RegistryUrl::Dir(root) => Self::Dir(dir::Store::new(root, &registry.prefix)),
         })
     }
 

@@ -7,10 +7,13 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use ensign::config::check::Outside;
 use ensign::config::load::{Loaded, Overrides, load_with};
 use ensign::config::report::Report;
+
+use crate::support::certificates::{Authority, Pair, Validity};
 
 mod generated;
 mod reference;
@@ -25,12 +28,36 @@ const GROUP: &str = "root:x:0:\nlog:x:4:app\n";
 /// What SECRET_FILE holds: no report may show it.
 const SECRET: &str = "hunter2!";
 
+/// What stands in /run/secrets of the examples in docs.
+fn mounted(name: &str) -> io::Result<Vec<u8>> {
+    static MADE: LazyLock<(Authority, Pair)> = LazyLock::new(|| {
+        let authority = Authority::new();
+        let pair = authority.issue("web", "DNS:web", Validity::Now);
+        (authority, pair)
+    });
+    let (authority, pair) = &*MADE;
+    match name {
+        "ca.pem" => fs::read(authority.ca()),
+        "web.pem" => fs::read(&pair.cert),
+        "web.key" => fs::read(&pair.key),
+        "etcd-password" => Ok(format!("{SECRET}\n").into_bytes()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if let Ok(name) = path.strip_prefix("/run/secrets") {
+        return mounted(name.to_str().expect("text"));
+    }
     match path.to_str() {
         Some("/etc/passwd") => Ok(PASSWD.into()),
         Some("/etc/group") => Ok(GROUP.into()),
         _ => fs::read(path),
     }
+}
+
+fn is_public(path: &Path) -> bool {
+    path.ends_with("public.key")
 }
 
 /// The same world on every machine.
@@ -46,7 +73,7 @@ fn outside() -> Outside<'static> {
     ];
     let variables: BTreeMap<OsString, OsString> =
         variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Outside { variables, hostname: "web-1".to_owned(), read: &read }
+    Outside { variables, hostname: "web-1".to_owned(), read: &read, is_public: &is_public }
 }
 
 fn load(path: &Path) -> Result<Loaded, Report> {

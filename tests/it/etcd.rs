@@ -570,7 +570,7 @@ async fn an_operation_runs_in_a_task() {
 #[test]
 fn ls_says_by_its_exit_code_whether_the_registry_was_read() {
     let exit = |url| {
-        let registry = config::Registry { url, prefix: "/skydns".to_owned() };
+        let registry = config::Registry { url, prefix: "/skydns".to_owned(), tls: None, login: None };
         format!("{:?}", ls::run(&registry, None, ls::Format::JsonLines))
     };
     let etcd = Etcd::start();

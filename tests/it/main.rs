@@ -14,6 +14,7 @@ mod config;
 mod demo;
 mod docker;
 mod etcd;
+mod etcd_secure;
 mod explore;
 mod init;
 mod lanes;

@@ -5,15 +5,18 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::certificates::Pair;
 use super::lan::Host;
 use super::wait;
 
@@ -31,13 +34,28 @@ pub enum Data {
     Wiped,
 }
 
+/// What clients meet at the second of its addresses.
+pub struct Secure {
+    pub address: SocketAddr,
+    pub server: Pair,
+    /// Whoever shows no certificate of this authority is sent away.
+    pub clients_ca: Option<PathBuf>,
+}
+
 /// A one-member cluster.
 pub struct Etcd {
     child: Child,
     client: SocketAddr,
+    secure: Option<Secure>,
     v2: V2,
     data: TempDir,
+    /// Header lines of requests made by hand: root's, once there is one.
+    headers: String,
 }
+
+/// Of root, and of the user that tests are.
+pub const ROOT_PASSWORD: &str = "root-geheim";
+pub const USER: &str = "ens";
 
 impl Etcd {
     pub fn start() -> Self {
@@ -53,12 +71,91 @@ impl Etcd {
     pub fn start_on(host: &Host) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let (client, peer) = ((host.address, 2379).into(), (host.address, 2380).into());
-        Self {
-            child: launch(host.command("etcd"), client, peer, V2::On, data.path()),
-            client,
-            v2: V2::On,
-            data,
+        let child = launch(host.command("etcd"), client, peer, None, V2::On, data.path());
+        Self { child, client, secure: None, v2: V2::On, data, headers: String::new() }
+    }
+
+    /// One that speaks TLS at `secure.address`, beside its plain address.
+    pub fn start_secure(server: Pair, clients_ca: Option<PathBuf>) -> Self {
+        let secure = || {
+            let (server, clients_ca) = (server.clone(), clients_ca.clone());
+            Secure { address: free_port(), server, clients_ca }
+        };
+        (0..5)
+            .find_map(|_| Self::try_start_with(free_port(), Some(secure()), V2::On))
+            .expect("etcd must start (its log is above)")
+    }
+
+    /// Where it speaks TLS.
+    pub fn secure_address(&self) -> SocketAddr {
+        self.secure.as_ref().expect("started so").address
+    }
+
+    /// Another certificate, from the next start on.
+    pub fn set_server(&mut self, server: Pair) {
+        self.secure.as_mut().expect("started so").server = server;
+    }
+
+    /// From now on both APIs want to know who asks. There is root, and [`USER`], who may do anything below `/skydns`.
+    pub fn turn_auth_on(&mut self, password: &str) {
+        let ask = |method: &str, path: &str, body: &str| {
+            let (status, answer) = self.request(method, path, body);
+            assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        };
+        let v3 = |path: &str, body: String| ask("POST", &format!("/v3/auth/{path}"), &body);
+        for (user, password) in [("root", ROOT_PASSWORD), (USER, password)] {
+            v3("user/add", format!(r#"{{"name":"{user}","password":"{password}"}}"#));
+            v3("role/add", format!(r#"{{"name":"{user}"}}"#));
+            v3("user/grant", format!(r#"{{"user":"{user}","role":"{user}"}}"#));
         }
+        self.grant_v3();
+        v3("enable", "{}".to_owned());
+        let v2 = |path: &str, body: &str| ask("PUT", &format!("/v2/auth/{path}"), body);
+        v2("users/root", &format!(r#"{{"user":"root","password":"{ROOT_PASSWORD}"}}"#));
+        v2("roles/ens", r#"{"role":"ens","permissions":{"kv":{"read":["/skydns*"],"write":["/skydns*"]}}}"#);
+        v2("users/ens", &format!(r#"{{"user":"{USER}","password":"{password}","roles":["ens"]}}"#));
+        v2("enable", "");
+        self.log_in();
+        let (status, answer) = self.request("DELETE", "/v2/auth/roles/guest", "");
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// Root's token, anew.
+    fn log_in(&mut self) {
+        // Not even a login goes with a token that is no good.
+        self.headers.clear();
+        let login = format!(r#"{{"name":"root","password":"{ROOT_PASSWORD}"}}"#);
+        let (status, answer) = self.request("POST", "/v3/auth/authenticate", &login);
+        assert_eq!(status, 200, "{answer}");
+        let token = answer.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next());
+        let basic = BASE64.encode(format!("root:{ROOT_PASSWORD}"));
+        let token = token.expect("a token");
+        self.headers = format!("Authorization: Basic {basic}\r\nGrpc-Metadata-Token: {token}\r\n");
+    }
+
+    pub fn grant_v3(&self) {
+        let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
+        let perm = format!(r#"{{"permType":"READWRITE","key":"{from}","range_end":"{to}"}}"#);
+        let (status, answer) =
+            self.request("POST", "/v3/auth/role/grant", &format!(r#"{{"name":"ens","perm":{perm}}}"#));
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    pub fn revoke_v3(&self) {
+        let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
+        let ask = format!(r#"{{"role":"ens","key":"{from}","range_end":"{to}"}}"#);
+        let (status, answer) = self.request("POST", "/v3/auth/role/revoke", &ask);
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// Of [`USER`], in both APIs.
+    pub fn set_password(&self, password: &str) {
+        let v3 = format!(r#"{{"name":"{USER}","password":"{password}"}}"#);
+        let (status, answer) = self.request("POST", "/v3/auth/user/changepw", &v3);
+        assert_eq!(status, 200, "{answer}");
+        let v2 = format!(r#"{{"user":"{USER}","password":"{password}"}}"#);
+        let (status, answer) = self.request("PUT", "/v2/auth/users/ens", &v2);
+        assert_eq!(status, 200, "{answer}");
     }
 
     /// The same endpoint with nothing in it.
@@ -79,14 +176,22 @@ impl Etcd {
         if let Data::Wiped = data {
             self.data = tempfile::tempdir().expect("a temporary folder");
         }
-        self.child = launch(Command::new("etcd"), self.client, free_port(), self.v2, self.data.path());
+        let (secure, data) = (self.secure.as_ref(), self.data.path());
+        self.child = launch(Command::new("etcd"), self.client, free_port(), secure, self.v2, data);
         assert!(self.has_come_up(), "etcd must start again on its port");
+        if !self.headers.is_empty() {
+            self.log_in();
+        }
     }
 
     fn try_start(client: SocketAddr, v2: V2) -> Option<Self> {
+        Self::try_start_with(client, None, v2)
+    }
+
+    fn try_start_with(client: SocketAddr, secure: Option<Secure>, v2: V2) -> Option<Self> {
         let data = tempfile::tempdir().expect("a temporary folder");
-        let child = launch(Command::new("etcd"), client, free_port(), v2, data.path());
-        let mut etcd = Self { child, client, v2, data };
+        let child = launch(Command::new("etcd"), client, free_port(), secure.as_ref(), v2, data.path());
+        let mut etcd = Self { child, client, secure, v2, data, headers: String::new() };
         etcd.has_come_up().then_some(etcd)
     }
 
@@ -95,7 +200,7 @@ impl Etcd {
             if self.child.try_wait().expect("our own child").is_some() {
                 return Some(false);
             }
-            let health = request(self.client, "GET", "/health", "");
+            let health = request(self.client, "", "GET", "/health", "");
             health.is_ok_and(|(_, body)| body.contains("true")).then_some(true)
         })
     }
@@ -104,9 +209,14 @@ impl Etcd {
         self.client
     }
 
+    /// Header lines with which both APIs take us for root.
+    pub fn headers(&self) -> &str {
+        &self.headers
+    }
+
     /// Status and body of a request made by hand.
     pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        request(self.client, method, path, body).expect("etcd must answer")
+        request(self.client, &self.headers, method, path, body).expect("etcd must answer")
     }
 
     pub fn freeze(&self) {
@@ -129,8 +239,22 @@ impl Drop for Etcd {
     }
 }
 
-fn launch(mut etcd: Command, client: SocketAddr, peer: SocketAddr, v2: V2, data: &Path) -> Child {
-    let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+fn launch(
+    mut etcd: Command,
+    client: SocketAddr,
+    peer: SocketAddr,
+    secure: Option<&Secure>,
+    v2: V2,
+    data: &Path,
+) -> Child {
+    let (mut client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
+    if let Some(Secure { address, server, clients_ca }) = secure {
+        client_url = format!("{client_url},https://{address}");
+        etcd.arg("--cert-file").arg(&server.cert).arg("--key-file").arg(&server.key);
+        if let Some(ca) = clients_ca {
+            etcd.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
+        }
+    }
     let v2 = match v2 {
         V2::On => "--enable-v2=true",
         V2::Off => "--enable-v2=false",
@@ -146,13 +270,19 @@ fn launch(mut etcd: Command, client: SocketAddr, peer: SocketAddr, v2: V2, data:
 }
 
 /// HTTP/1.0, so that the answer ends with the connection and is never chunked.
-fn request(to: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+fn request(
+    to: SocketAddr,
+    headers: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let kind = if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\n{headers}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = String::new();
@@ -230,6 +360,11 @@ impl Lossy {
     pub fn decide(&self, skip: usize, fate: Fate) {
         let mut road = self.road.lock().expect("nobody panics with it");
         road.fate = Some((road.taken + 1 + skip, fate));
+    }
+
+    /// How many requests it has taken.
+    pub fn taken(&self) -> usize {
+        self.road.lock().expect("nobody panics with it").taken
     }
 
     /// Whether every request taken so far has been carried out.

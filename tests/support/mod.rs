@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+pub mod certificates;
 pub mod docker;
 pub mod etcd;
 pub mod lan;

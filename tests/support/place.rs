@@ -29,7 +29,7 @@ pub const TTL: Duration = Duration::from_secs(2);
 pub const LONG: Duration = Duration::from_secs(60);
 
 pub fn registry(url: RegistryUrl) -> Registry {
-    let config = config::Registry { url, prefix: "/skydns".to_owned() };
+    let config = config::Registry { url, prefix: "/skydns".to_owned(), tls: None, login: None };
     Registry::new(&config, Arc::new(Resolver::system())).expect("a registry")
 }
 

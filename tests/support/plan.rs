@@ -88,7 +88,12 @@ pub fn config(services: Vec<Service>) -> Config {
     Config {
         services,
         main: ServiceId(0),
-        registry: Registry { url: RegistryUrl::Dir("/nowhere".into()), prefix: "/skydns".to_owned() },
+        registry: Registry {
+            url: RegistryUrl::Dir("/nowhere".into()),
+            prefix: "/skydns".to_owned(),
+            tls: None,
+            login: None,
+        },
         links: Links { env: EnvLinks::None, workers: Workers::default() },
         log: Log { format: LogFormat::Text, level: LogLevel::Info },
     }

@@ -118,8 +118,13 @@ impl Watch {
     /// Returns once etcd has said that the watch stands.
     fn start(etcd: &Etcd, api: Api, request: &str, body: &str) -> Self {
         let mut stream = TcpStream::connect(etcd.address()).expect("etcd takes connections");
-        write!(stream, "{request} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .expect("a request is taken");
+        write!(
+            stream,
+            "{request} HTTP/1.0\r\n{}Content-Length: {}\r\n\r\n{body}",
+            etcd.headers(),
+            body.len()
+        )
+        .expect("a request is taken");
         let mut lines = BufReader::new(stream.try_clone().expect("a descriptor is free"));
         let mut line = String::new();
         while lines.read_line(&mut line).expect("headers, with the v2 API's word") > 2 {

@@ -71,7 +71,7 @@ mod tests {
         std::fs::write(folder.path().join("hosts"), "10.0.0.1 db\n10.0.0.2 db\n").expect("write");
         let resolver = Resolver::with_files(folder.path().join("hosts"), folder.path().join("resolv.conf"));
         let url = RegistryUrl::Dir(folder.path().join("registry"));
-        let registry = config::Registry { url, prefix: "/skydns".to_owned() };
+        let registry = config::Registry { url, prefix: "/skydns".to_owned(), tls: None, login: None };
         let name = DnsName("web.example".to_owned());
         let link = Link {
             name: "x".to_owned(),

@@ -1,38 +1,20 @@
 //! The settings that are common to all services, and what the command line says about them.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use super::Overrides;
 use super::values::Values;
+use super::{Overrides, registry};
 use crate::config::raw::table::{At, Field};
-use crate::config::report::{Problem, Where};
-use crate::config::{EnvLinks, Links, Log, LogFormat, LogLevel, Registry, RegistryUrl, Workers, raw, units};
+use crate::config::{EnvLinks, Links, Log, LogFormat, LogLevel, Registry, Workers, raw};
 
+/// `folder` is where relative paths of the file begin.
 pub fn check(
     raw: &raw::Common,
+    folder: &Path,
     overrides: &Overrides,
     values: &mut Values<'_>,
 ) -> Option<(Registry, Links, Log)> {
-    let url = values.or(
-        &raw.registry_url,
-        RegistryUrl::Dir(PathBuf::from("/run/ensign/registry")),
-        units::registry_url,
-    );
-    let url = match &overrides.registry {
-        Some(text) => match units::registry_url(text) {
-            Ok(url) => Some(url),
-            Err(bad) => {
-                // What stands before an `@` may be a password.
-                let shown = text.rsplit_once('@').map_or(text.as_str(), |(_, host)| host);
-                let message = format!("`--registry {shown}` is not {}: {}", bad.wanted, bad.why);
-                let problem = Problem::error(Where::Everywhere, message);
-                values.report.push(problem.hint_if(bad.hint.map(str::to_owned)));
-                None
-            }
-        },
-        None => url,
-    };
-    let prefix = values.or(&raw.registry_prefix, "/skydns".to_owned(), units::registry_prefix);
+    let registry = registry::check(&raw.registry, folder, overrides.registry.as_deref(), values);
     let env = env(&raw.links_env, values);
     let workers = values.number(&raw.links_workers, Workers::default().get(), 1..=Workers::MOST);
     let workers = workers.and_then(Workers::new);
@@ -53,7 +35,7 @@ pub fn check(
         ],
     );
     Some((
-        Registry { url: url?, prefix: prefix? },
+        registry?,
         Links { env: overrides.links.clone().or(env)?, workers: workers? },
         Log { format: overrides.log_format.or(format)?, level: overrides.log_level.or(level)? },
     ))

@@ -249,6 +249,10 @@ impl<'t, 'r> Table<'t, 'r> {
                 None => format!("{} may have {}", self.title, enumerate(&self.asked)),
             };
             let place = Place::new(self.place.file, key.span());
+            // `password = "…"`, say: what stands behind it is not ours to show.
+            if name.contains("pass") || name.contains("secret") || name.contains("token") {
+                self.report.withhold(place);
+            }
             self.report.push(Problem::error(place, format!("unknown key `{name}`")).hint(hint));
         }
     }

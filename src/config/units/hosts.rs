@@ -97,21 +97,29 @@ pub fn http_url(text: &str) -> Result<HttpTarget, Bad> {
     Ok(HttpTarget { authority: authority(authority_text, Some(HTTP_PORT)).map_err(bad)?, path })
 }
 
-/// `etcd://a:2379,b:2379`, `etcd2://a`, `dir:/path`.
-pub fn registry_url(text: &str) -> Result<RegistryUrl, Bad> {
+/// What a registry's URL says of the way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Plain, unless a certificate is given.
+    Unsaid,
+    Tls,
+}
+
+/// `etcd://a:2379,b:2379`, `etcd2://a`, `etcds://a` and `etcd2s://a` for TLS, `dir:/path`.
+pub fn registry_url(text: &str) -> Result<(RegistryUrl, Transport), Bad> {
     let bad = |why: &str| {
         Bad::new("a registry", why)
-            .hint("it is written like `etcd://10.0.0.1:2379,10.0.0.2:2379`, `etcd2://10.0.0.1` or `dir:/run/registry`")
+            .hint("it is written like `etcd://10.0.0.1:2379,10.0.0.2:2379`, `etcd2://10.0.0.1`, `etcds://` or `etcd2s://` for TLS, or `dir:/run/registry`")
     };
     if let Some(path) = text.strip_prefix("dir:") {
         return match path.starts_with('/') {
-            true => Ok(RegistryUrl::Dir(PathBuf::from(path))),
+            true => Ok((RegistryUrl::Dir(PathBuf::from(path)), Transport::Unsaid)),
             false => Err(bad("the folder's path must begin with `/`")),
         };
     }
     let hosts = |list: &str| {
         if list.contains('@') {
-            return Err(bad("a user can't be given"));
+            return Err(bad("a user is not given in it, but by `user` and `password_file`"));
         }
         if list.contains('/') {
             return Err(bad("it has no path: keys are set with `registry.prefix`"));
@@ -119,9 +127,13 @@ pub fn registry_url(text: &str) -> Result<RegistryUrl, Bad> {
         list.split(',').map(|one| authority(one, Some(ETCD_PORT)).map_err(|why| bad(&why))).collect()
     };
     match text.split_once("://") {
-        Some(("etcd", list)) => Ok(RegistryUrl::Etcd3(hosts(list)?)),
-        Some(("etcd2", list)) => Ok(RegistryUrl::Etcd2(hosts(list)?)),
-        Some(_) | None => Err(bad("it must begin with `etcd://`, `etcd2://` or `dir:`")),
+        Some(("etcd", list)) => Ok((RegistryUrl::Etcd3(hosts(list)?), Transport::Unsaid)),
+        Some(("etcds", list)) => Ok((RegistryUrl::Etcd3(hosts(list)?), Transport::Tls)),
+        Some(("etcd2", list)) => Ok((RegistryUrl::Etcd2(hosts(list)?), Transport::Unsaid)),
+        Some(("etcd2s", list)) => Ok((RegistryUrl::Etcd2(hosts(list)?), Transport::Tls)),
+        Some(_) | None => {
+            Err(bad("it must begin with `etcd://`, `etcds://`, `etcd2://`, `etcd2s://` or `dir:`"))
+        }
     }
 }
 
@@ -231,10 +243,13 @@ mod tests {
     fn registries() {
         assert_eq!(
             registry_url("etcd://a,[::1]:1"),
-            Ok(RegistryUrl::Etcd3(vec![at("a", 2379), at("::1", 1)]))
+            Ok((RegistryUrl::Etcd3(vec![at("a", 2379), at("::1", 1)]), Transport::Unsaid))
         );
-        assert_eq!(registry_url("etcd2://a:4001"), Ok(RegistryUrl::Etcd2(vec![at("a", 4001)])));
-        assert_eq!(registry_url("dir:/x"), Ok(RegistryUrl::Dir("/x".into())));
+        let v2 = || RegistryUrl::Etcd2(vec![at("a", 4001)]);
+        assert_eq!(registry_url("etcd2://a:4001"), Ok((v2(), Transport::Unsaid)));
+        assert_eq!(registry_url("etcd2s://a:4001"), Ok((v2(), Transport::Tls)));
+        assert_eq!(registry_url("etcds://a"), Ok((RegistryUrl::Etcd3(vec![at("a", 2379)]), Transport::Tls)));
+        assert_eq!(registry_url("dir:/x"), Ok((RegistryUrl::Dir("/x".into()), Transport::Unsaid)));
         for text in [
             "",
             "dir:",
@@ -244,7 +259,8 @@ mod tests {
             "etcd://a/b",
             "etcd://u@a",
             "http://a",
-            "etcds://a",
+            "https://a",
+            "etcd3://a",
             "etcd:a",
         ] {
             assert!(registry_url(text).is_err(), "{text}");

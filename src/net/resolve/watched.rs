@@ -1,6 +1,6 @@
 //! A small file that others rewrite under us, parsed again whenever its stat says that it changed. Never blocks on
 //! anything but a regular file; never loses what it knew because one read failed. Used for the hosts file and
-//! resolv.conf.
+//! resolv.conf; whoever else reads such a file has the stamp.
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Read};
@@ -31,7 +31,7 @@ struct Known<T> {
 
 /// What changes when a file does. `None` in place of it: read again next time whatever the stat says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -88,7 +88,7 @@ impl<T> Watched<T> {
 
 impl Stamp {
     /// Taken before the file is read, so that a change in between shows the next time.
-    fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         let stat = std::fs::metadata(path).ok()?;
         if is_fresh(&stat) {
             return None;

@@ -14,8 +14,12 @@ use proptest::prelude::*;
 
 fn load(bytes: Vec<u8>) -> Result<Loaded, Report> {
     let nothing = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let outside =
-        Outside { variables: [("A".into(), "b".into())].into(), hostname: "host".to_owned(), read: &nothing };
+    let outside = Outside {
+        variables: [("A".into(), "b".into())].into(),
+        hostname: "host".to_owned(),
+        read: &nothing,
+        is_public: &|_| false,
+    };
     let file = File { path: "web.toml".into(), role: Role::Whole, bytes: Ok(bytes) };
     check(vec![file], &Overrides::default(), &outside)
 }
@@ -290,7 +294,7 @@ fn config() -> impl Strategy<Value = Config> {
         |(service, url, prefix, links, format, level)| Config {
             services: vec![service],
             main: ServiceId(0),
-            registry: Registry { url, prefix },
+            registry: Registry { url, prefix, tls: None, login: None },
             links,
             log: Log { format, level },
         },

@@ -1,0 +1,318 @@
+//! Who we are, to etcd: by a token for the v3 API, for which we log in once, and by name and password with each request
+//! for the v2 API.
+//!
+//! The password is read from its file when it is needed. It must never be in an error, and never be sent anywhere but to
+//! an endpoint of ours. One login at a time; one that was refused is not repeated for a while unless the file changes,
+//! since each costs etcd a tenth of a second of its processor. Called by `endpoints`.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+
+use super::endpoints::Endpoint;
+use super::{Ask, Body, Fault, REQUEST_TIMEOUT, exchange, files, reason};
+use crate::config::{self, Secret, units};
+use crate::net::resolve::watched::Stamp;
+use crate::registry::error::Error;
+
+/// After a refusal the same password is not tried again for so long.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// gRPC's codes for a request that is wrong, for a state that it does not fit, and for a token that is none.
+const INVALID_ARGUMENT: i64 = 3;
+const FAILED_PRECONDITION: i64 = 9;
+const UNAUTHENTICATED: i64 = 16;
+
+/// How etcd's API wants to be told who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// A token in a header; v3.
+    Token,
+    /// Name and password in a header; v2.
+    Basic,
+}
+
+#[derive(Debug)]
+pub struct Auth {
+    scheme: Scheme,
+    /// `None`: nobody.
+    login: Option<config::Login>,
+    known: Mutex<Known>,
+    /// Held while one logs in.
+    refused: tokio::sync::Mutex<Option<Refused>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// How many passes there have been.
+    count: u64,
+    pass: Option<Pass>,
+    /// Of the password's file, as the pass was made; for `Scheme::Basic`.
+    stamp: Option<Stamp>,
+}
+
+/// What is shown with a request.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    number: u64,
+    /// `None` where etcd asks nobody who he is.
+    header: Option<Secret<HeaderValue>>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    at: Instant,
+    stamp: Stamp,
+}
+
+/// Why there is no pass.
+#[derive(Debug)]
+pub enum Trouble {
+    /// This endpoint did not say. Another one may.
+    Endpoint(String),
+    /// Its connection ended. It may say by a new one.
+    Ended(String),
+    Fatal(Error),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Ended(reason) => Self::Ended(reason),
+            Fault::Other(reason) => Self::Endpoint(reason),
+        }
+    }
+}
+
+impl Auth {
+    pub fn new(scheme: Scheme, login: Option<&config::Login>) -> Self {
+        let (known, refused) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { scheme, login: login.cloned(), known, refused }
+    }
+
+    /// What to show with the next request. `refused` is what was shown with this one, and was no good: if there is
+    /// nothing better, it comes back.
+    pub async fn pass(
+        &self,
+        client: &Client,
+        endpoint: &Endpoint,
+        refused: Option<&Pass>,
+    ) -> Result<Pass, Trouble> {
+        let Some(login) = &self.login else { return Ok(Pass { number: 0, header: None }) };
+        match self.scheme {
+            Scheme::Basic => self.basic(login).map_err(Trouble::Fatal),
+            Scheme::Token => match self.token(refused) {
+                Some(pass) => Ok(pass),
+                None => self.log_in(login, client, endpoint, refused).await,
+            },
+        }
+    }
+
+    /// Whether an answer says that what was shown is no good (any more).
+    pub fn is_stale(&self, status: StatusCode, body: &str) -> bool {
+        if self.login.is_none() || status.is_success() {
+            return false;
+        }
+        match self.scheme {
+            Scheme::Basic => status == StatusCode::UNAUTHORIZED,
+            Scheme::Token => match said(body) {
+                (UNAUTHENTICATED, _) => true,
+                (INVALID_ARGUMENT, message) => {
+                    message.contains("user name is empty") || message.contains("auth store is old")
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// A request with this pass got no answer. etcd may hold one for ever whose token is of a cluster that has been
+    /// wiped since.
+    pub fn doubt(&self, pass: &Pass) {
+        let mut known = self.known();
+        if self.scheme == Scheme::Token
+            && known.pass.as_ref().is_some_and(|known| known.number == pass.number)
+        {
+            known.pass = None;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token that we have, unless it is the one that was refused.
+    fn token(&self, refused: Option<&Pass>) -> Option<Pass> {
+        let known = self.known().pass.clone()?;
+        (refused.map(|pass| pass.number) != Some(known.number)).then_some(known)
+    }
+
+    /// Of the file as it is now; as it was, while it can't be used.
+    fn basic(&self, login: &config::Login) -> Result<Pass, Error> {
+        let mut known = self.known();
+        let stamp = Stamp::of(&login.password_file);
+        if let Some(pass) = known.pass.as_ref().filter(|_| stamp.is_some() && known.stamp == stamp) {
+            return Ok(pass.clone());
+        }
+        let header = match password(&login.password_file) {
+            Ok(password) => {
+                let pair = format!("{}:{}", login.user, password.expose());
+                let text = format!("Basic {}", BASE64.encode(pair));
+                secret_header(&text).expect("base64 is fit for a header")
+            }
+            Err(error) => return known.pass.clone().ok_or(error),
+        };
+        let pass = match known.pass.take() {
+            Some(pass) if pass.header.as_ref() == Some(&header) => pass,
+            Some(_) | None => {
+                known.count += 1;
+                Pass { number: known.count, header: Some(header) }
+            }
+        };
+        known.stamp = stamp;
+        known.pass = Some(pass.clone());
+        Ok(pass)
+    }
+
+    async fn log_in(
+        &self,
+        login: &config::Login,
+        client: &Client,
+        endpoint: &Endpoint,
+        refused: Option<&Pass>,
+    ) -> Result<Pass, Trouble> {
+        let late = |_| Trouble::Endpoint(format!("no login within {}", reason::shown(REQUEST_TIMEOUT)));
+        let mut last = tokio::time::timeout(REQUEST_TIMEOUT, self.refused.lock()).await.map_err(late)?;
+        // Whoever was before us may have seen to it.
+        if let Some(pass) = self.token(refused) {
+            return Ok(pass);
+        }
+        let wrong =
+            || Trouble::Fatal(Error::Login { endpoint: endpoint.to_string(), user: login.user.clone() });
+        let stamp = Stamp::of(&login.password_file);
+        let is_held = |last: &Refused| Some(last.stamp) == stamp && last.at.elapsed() < HOLD;
+        if last.as_ref().is_some_and(is_held) {
+            return Err(wrong());
+        }
+        let password = password(&login.password_file).map_err(Trouble::Fatal)?;
+        let ask = Ask {
+            method: Method::POST,
+            path: "/v3/auth/authenticate".to_owned(),
+            body: Some(Body::Json(json!({"name": login.user, "password": password.expose()}).to_string())),
+        };
+        let answer = exchange(client, endpoint, &ask, &Pass { number: 0, header: None }).await;
+        let (status, _, body) = answer?;
+        let header = match said(&body) {
+            _ if status.is_success() => Some(token(&body).ok_or_else(|| {
+                let reason = "no token in its answer to a login".to_owned();
+                Trouble::Fatal(Error::NotEtcd { endpoint: endpoint.to_string(), reason })
+            })?),
+            // As etcd's own client has it: whoever asks nobody is told nothing.
+            (FAILED_PRECONDITION, message) if message.contains("not enabled") => None,
+            (INVALID_ARGUMENT, message) if message.contains("authentication failed") => {
+                *last = stamp.map(|stamp| Refused { at: Instant::now(), stamp });
+                return Err(wrong());
+            }
+            _ if reason::is_common_name(status, &body) => {
+                return Err(Trouble::Fatal(Error::CommonName { endpoint: endpoint.to_string() }));
+            }
+            _ => return Err(Trouble::Endpoint(format!("no login: {}", reason::complaint(status, &body)))),
+        };
+        *last = None;
+        let mut known = self.known();
+        known.count += 1;
+        let pass = Pass { number: known.count, header };
+        known.pass = Some(pass.clone());
+        Ok(pass)
+    }
+}
+
+impl Pass {
+    pub fn is_other_than(&self, other: &Self) -> bool {
+        self.number != other.number
+    }
+
+    pub fn shown_with(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.header {
+            Some(header) => request.header(AUTHORIZATION, header.expose()),
+            None => request,
+        }
+    }
+}
+
+fn password(path: &Path) -> Result<Secret<String>, Error> {
+    units::password(&files::read(path)?)
+        .map_err(|why| Error::File { path: path.to_owned(), reason: why.to_owned() })
+}
+
+/// `None` where no header can hold it.
+fn secret_header(text: &str) -> Option<Secret<HeaderValue>> {
+    let mut header = HeaderValue::from_str(text).ok()?;
+    header.set_sensitive(true);
+    Some(Secret::new(header))
+}
+
+fn token(body: &str) -> Option<Secret<HeaderValue>> {
+    let answer: Value = serde_json::from_str(body).ok()?;
+    secret_header(answer.get("token")?.as_str()?)
+}
+
+/// The gRPC code of a refusal, and what etcd says with it.
+fn said(body: &str) -> (i64, String) {
+    let answer: Value = serde_json::from_str(body).unwrap_or_default();
+    let code = answer["code"].as_i64().or_else(|| answer["error"]["grpc_code"].as_i64()).unwrap_or(-1);
+    let message = answer["message"].as_str().or_else(|| answer["error"]["message"].as_str());
+    (code, message.unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(file: &Path) -> config::Login {
+        config::Login { user: "ens".to_owned(), password_file: file.to_owned() }
+    }
+
+    #[test]
+    fn v2s_header_follows_the_file_and_outlives_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("password");
+        let login = login(&file);
+        let auth = Auth::new(Scheme::Basic, Some(&login));
+        assert!(matches!(auth.basic(&login), Err(Error::File { .. })));
+        std::fs::write(&file, "one\n").expect("written");
+        let one = auth.basic(&login).expect("a pass");
+        let header = one.header.as_ref().expect("a header").expose();
+        assert_eq!(header, &format!("Basic {}", BASE64.encode("ens:one")));
+        assert!(!auth.basic(&login).expect("a pass").is_other_than(&one));
+        std::fs::write(&file, "two\n").expect("written");
+        let two = auth.basic(&login).expect("a pass");
+        assert!(two.is_other_than(&one));
+        std::fs::write(&file, "").expect("written");
+        assert!(!auth.basic(&login).expect("as it was").is_other_than(&two));
+        let shown = format!("{auth:?}");
+        assert!(!shown.contains("Basic ") && !shown.contains(&BASE64.encode("ens:two")), "{shown}");
+    }
+
+    #[test]
+    fn what_says_that_a_token_is_no_good() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let auth = Auth::new(Scheme::Token, Some(&login(folder.path())));
+        let stale = |status, body: &str| auth.is_stale(StatusCode::from_u16(status).expect("a status"), body);
+        assert!(stale(
+            401,
+            r#"{"error":"etcdserver: invalid auth token","code":16,"message":"etcdserver: invalid auth token"}"#
+        ));
+        assert!(stale(400, r#"{"code":3,"message":"etcdserver: user name is empty"}"#));
+        assert!(stale(400, r#"{"code":3,"message":"etcdserver: revision of auth store is old"}"#));
+        assert!(stale(401, r#"{"error":{"grpc_code":16,"message":"etcdserver: invalid auth token"}}"#));
+        assert!(!stale(403, r#"{"code":7,"message":"etcdserver: permission denied"}"#));
+        assert!(!stale(400, r#"{"code":3,"message":"etcdserver: key is not provided"}"#));
+        assert!(!stale(200, r#"{"code":16}"#));
+    }
+}
