@@ -74,11 +74,13 @@ fn url(field: &Field<String>, values: &mut Values<'_>) -> Option<(RegistryUrl, T
         Field::Absent => Some(default()),
         Field::Bad => None,
         Field::Given(at) => {
+            if at.value.contains('@') {
+                values.report.withhold(at.place);
+            }
             let text = values.text(at)?;
             let url = units::registry_url(&text);
             url.map_err(|bad| match text.contains('@') {
                 true => {
-                    values.report.withhold(at.place);
                     let message = format!("the URL is not {}: {}", bad.wanted, bad.why);
                     values
                         .report
