@@ -45,6 +45,9 @@ pub enum Verb {
     Check {
         /// A service file, or a directory of them
         path: PathBuf,
+        /// Connect to the links' upstreams and read what the registry has, too; nothing is written
+        #[arg(long)]
+        online: bool,
     },
     /// Show which links would be opened; start nothing
     Links {

@@ -1,4 +1,5 @@
-//! `ensign check PATH`: says all that is wrong with a configuration, or what it would run. Starts nothing.
+//! `ensign check PATH`: says all that is wrong with a configuration, or what it would run. Starts nothing. With `--online`
+//! (`online`) it looks at the rest of the world, too.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,15 +8,30 @@ use crate::config::load::{Loaded, Overrides, load};
 use crate::config::{Config, Registry, RegistryUrl};
 use crate::exit;
 
-/// Writes the summary to `out`, errors and warnings to `err`, and gives the exit code: 0, or [`exit::CONFIG`].
+mod links;
+mod online;
+mod records;
+
+/// How far `ensign check` looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    AtTheFiles,
+    Online,
+}
+
+/// Writes the summary to `out`, errors and warnings to `err`, and gives the exit code: 0, or [`exit::CONFIG`]; online
+/// also [`exit::UNAVAILABLE`].
 ///
 /// A failed write changes nothing: the exit code is the answer.
-pub fn run(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+pub fn run(path: &Path, look: Look, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     match load(path, &Overrides::default()) {
         Ok(Loaded { config, warnings }) => {
             let _ = write!(err, "{warnings}");
             let _ = writeln!(out, "{}", summary(&config));
-            0
+            match look {
+                Look::AtTheFiles => 0,
+                Look::Online => online::run(&config, out, err),
+            }
         }
         Err(report) => {
             let _ = write!(err, "{report}");
@@ -42,12 +58,12 @@ fn summary(config: &Config) -> String {
         .collect();
     let announced = match records.is_empty() {
         true => "nothing is announced".to_owned(),
-        false => format!("announces {} in {}", records.join(", "), registry(&config.registry)),
+        false => format!("announces {} in {}", records.join(", "), registry_url(&config.registry)),
     };
     format!("ok: {}; {announced}", names.join(", "))
 }
 
-fn registry(registry: &Registry) -> String {
+fn registry_url(registry: &Registry) -> String {
     let (scheme, hosts) = match &registry.url {
         RegistryUrl::Etcd3(hosts) => ("etcd", hosts),
         RegistryUrl::Etcd2(hosts) => ("etcd2", hosts),

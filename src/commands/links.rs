@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use super::table::aligned;
 use crate::config::{Config, HostPort};
 use crate::links::docker_env::{self, Belongs};
 use crate::links::{self, Bind, Forward, Plan, Source, Target, Way};
@@ -55,7 +56,8 @@ fn print(plan: &Plan, hosts: &Hosts, out: &mut dyn Write) -> io::Result<()> {
     } else {
         let titles = ["LISTEN", "TO", "SOURCE", "HOSTS FILE"].map(str::to_owned);
         let rows = plan.forwards.iter().map(|forward| row(forward, hosts));
-        print_table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>(), out)?;
+        let rows: Vec<_> = std::iter::once(titles).chain(rows).collect();
+        out.write_all(aligned(&rows).as_bytes())?;
     }
     for error in &plan.errors {
         writeln!(out, "error: {error}")?;
@@ -97,16 +99,6 @@ fn listed_way(way: &Way, hosts: &Hosts) -> String {
         Way::Srv(_) | Way::Registry(_) | Way::Gateway(_) | Way::Unix(_) => return "-".to_owned(),
     };
     if found.is_empty() { otherwise.to_owned() } else { join(&found) }
-}
-
-/// Columns as wide as their widest cell.
-fn print_table(rows: &[[String; 4]], out: &mut dyn Write) -> io::Result<()> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let [a, b, c] = [width(0), width(1), width(2)];
-    for [listen, to, source, hosts] in rows {
-        writeln!(out, "{listen:a$}  {to:b$}  {source:c$}  {hosts}")?;
-    }
-    Ok(())
 }
 
 /// The link variables among `env` with the service's own `added` over it. A peer's own environment (`DB_ENV_…`) may

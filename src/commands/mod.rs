@@ -21,6 +21,7 @@ pub mod check;
 pub mod links;
 pub mod ls;
 pub mod run;
+mod table;
 
 /// Does what the command line says.
 pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -35,7 +36,10 @@ pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
     match cli.verb {
         None => run::run(cli.run),
         Some(Verb::Run(args)) => run::run(args),
-        Some(Verb::Check { path }) => ExitCode::from(check::run(&path, &mut stdout(), &mut stderr())),
+        Some(Verb::Check { path, online }) => {
+            let look = if online { check::Look::Online } else { check::Look::AtTheFiles };
+            ExitCode::from(check::run(&path, look, &mut stdout(), &mut stderr()))
+        }
         Some(Verb::Links { env, resolve, settings }) => match configure_reader(settings) {
             Ok(config) => {
                 let show = if env { Show::PlanAndVariables } else { Show::Plan };

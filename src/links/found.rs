@@ -1,11 +1,15 @@
-//! Where a way leads now, for people to see. Asks the way's source as a connection would, and connects to nothing.
-//! Called by `ensign links --resolve`.
+//! Where a way leads now, for people to see, and whether somebody is there. Asks the way's source as a connection would;
+//! connects only where it is told to. Called by `ensign links --resolve` and `ensign check --online`.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::endpoint::Endpoint;
 use super::feed;
 use super::plan::Way;
 use super::source::{FINER, Source};
+use super::upstream::reason;
 use crate::net::resolve::{Instance, Resolver};
 
 /// An address that connections may go to.
@@ -15,6 +19,15 @@ pub struct Found {
     /// Lower ones go first.
     pub priority: u32,
     pub weight: u32,
+    endpoint: Endpoint,
+}
+
+impl Found {
+    /// Tries one connection, `within` at the most, and closes it. The error says what came of it.
+    pub async fn accepts(&self, within: Duration) -> Result<(), String> {
+        let answer = tokio::time::timeout(within, self.endpoint.connect()).await;
+        answer.map_err(io::Error::from).flatten().map(drop).map_err(|error| reason(&error))
+    }
 }
 
 /// The addresses that `way` leads to, or why there are none. `announced` is what the registry says, for a name in it.
@@ -39,6 +52,7 @@ pub async fn found(
         address: offer.address.to_string(),
         priority: offer.group,
         weight: offer.weight / FINER,
+        endpoint: offer.address.clone(),
     });
     Ok(found.collect())
 }

@@ -230,7 +230,8 @@ impl ConnectError {
     }
 }
 
-fn reason(error: &io::Error) -> String {
+/// Why a connection was not made, in words.
+pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::TimedOut => "no answer".to_owned(),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::skydns::{Fields, Record};
+use super::skydns::{Fields, NoRecord, Record};
 use crate::config::Conflict;
 
 /// How many records of earlier claims are remembered: one for each address that we had lately.
@@ -75,7 +75,7 @@ impl Claim {
     }
 
     /// Another's record stands in the place of this one, or none does.
-    pub(super) fn note_rival(&self, place: usize, rival: Option<&Result<Fields, String>>) {
+    pub(super) fn note_rival(&self, place: usize, rival: Option<&Result<Fields, NoRecord>>) {
         let told = rival.map(|fields| match fields {
             Ok(Fields { host, port, .. }) if host.contains(':') => format!("[{host}]:{port}"),
             Ok(Fields { host, port, .. }) => format!("{host}:{port}"),

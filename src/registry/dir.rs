@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::unistd::AccessFlags;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::claim::Claim;
 use super::dir_watch::Watch;
 use super::error::Error;
-use super::skydns::{self, Fields};
+use super::skydns::{self, Fields, NoRecord};
 use super::{Listed, Registration, Renewal, follow};
 use crate::config::{Conflict, DnsName};
 use crate::net::resolve::Instance;
@@ -124,7 +125,7 @@ impl Store {
                             None
                         }
                         Some(Ok(stored)) if !stored.expired() => Some(Ok(stored.record)),
-                        Some(Err(why)) => Some(Err(why)),
+                        Some(Err(why)) => Some(Err(NoRecord::Unreadable(why))),
                         Some(Ok(_)) | None => return Ok((Renewal::Lost, rivals)),
                     });
                 }
@@ -164,6 +165,28 @@ impl Store {
         let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
         let (root, prefix) = (self.root.clone(), self.prefix.clone());
         self.run(move || list(&root, &prefix, &folder)).await
+    }
+
+    /// What lies at `key` itself; nothing where that is a folder.
+    pub async fn at(&self, key: &str) -> Result<Option<Listed>, Error> {
+        let (root, prefix, key) = (self.root.clone(), self.prefix.clone(), key.to_owned());
+        self.run(move || {
+            let path = inside(&root, &key);
+            Ok(if path.is_file() { listed(&prefix, &key, &path) } else { None })
+        })
+        .await
+    }
+
+    /// Whether a record could be written, as far as that can be seen without writing one.
+    pub async fn is_writable(&self) -> Result<(), Error> {
+        let root = self.root.clone();
+        self.run(move || {
+            // A root that is missing is made with the first record.
+            let there = root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+            let access = AccessFlags::W_OK | AccessFlags::X_OK;
+            at(there, nix::unistd::access(there, access).map_err(io::Error::from))
+        })
+        .await
     }
 
     /// Tells who is announced, and ends with the first change, when a record's time is out, or in time.
@@ -235,29 +258,35 @@ impl Store {
 
 /// Every record below `folder` whose time is not out, and what is there that is none.
 fn list(root: &Path, prefix: &str, folder: &str) -> Result<Vec<Listed>, Error> {
-    let mut listed = Vec::new();
+    let mut all = Vec::new();
     for path in walk(&inside(root, folder))? {
         let Ok(below) = path.strip_prefix(root) else { continue };
         let key = format!("/{}", below.to_string_lossy());
         if hidden(&path) {
             continue;
         }
-        match read(&path) {
-            // Gone since the walk, or its time is out.
-            Ok(None) => {}
-            Ok(Some(Ok(stored))) if stored.expired() => {}
-            Ok(Some(Ok(stored))) => {
-                let left = Duration::from_millis(stored.expires_ms.saturating_sub(now_ms()));
-                listed.extend(Listed::new(prefix, &key, stored.record.checked(), Some(left)));
-            }
-            Ok(Some(Err(reason))) => listed.extend(Listed::new(prefix, &key, Err(reason), None)),
-            Err(error) => listed.extend(Listed::new(prefix, &key, Err(error.to_string()), None)),
-        }
+        all.extend(listed(prefix, &key, &path));
     }
-    Ok(listed)
+    Ok(all)
 }
 
-fn note_rivals(claim: &Claim, rivals: &[Option<Result<Fields, String>>]) {
+/// What the file of `key` holds; `None` where it is gone by now, or its time is out.
+fn listed(prefix: &str, key: &str, path: &Path) -> Option<Listed> {
+    let unreadable = |reason| (Err(NoRecord::Unreadable(reason)), None);
+    let (record, left) = match read(path) {
+        Ok(None) => return None,
+        Ok(Some(Ok(stored))) if stored.expired() => return None,
+        Ok(Some(Ok(stored))) => {
+            let left = Duration::from_millis(stored.expires_ms.saturating_sub(now_ms()));
+            (stored.record.checked(), Some(left))
+        }
+        Ok(Some(Err(reason))) => unreadable(reason),
+        Err(error) => unreadable(error.to_string()),
+    };
+    Listed::new(prefix, key, record, left)
+}
+
+fn note_rivals(claim: &Claim, rivals: &[Option<Result<Fields, NoRecord>>]) {
     for (place, rival) in rivals.iter().enumerate() {
         claim.note_rival(place, rival.as_ref());
     }

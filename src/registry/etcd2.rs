@@ -254,6 +254,18 @@ impl Client {
         Ok(self.list_at(&mut self.endpoints.tour(), &folder).await?.0)
     }
 
+    /// What lies at `key` itself; nothing where that is a folder.
+    pub async fn at(&self, key: &str) -> Result<Option<Listed>, Error> {
+        let path = format!("{}?quorum=true", path(key));
+        let reply = self.endpoints.tour().send(&Ask { method: Method::GET, path, body: None }).await?;
+        match verdict(&reply)? {
+            Verdict::Done(done) if done.node.dir => Ok(None),
+            Verdict::Done(done) => Ok(done.listed(&self.prefix).pop()),
+            Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(None),
+            Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+        }
+    }
+
     /// Tells who is announced, and ends with the first change, or in time.
     pub(super) async fn watch(
         &self,

@@ -23,7 +23,7 @@ use auth::Pass;
 use endpoints::Endpoint;
 
 /// One request from its beginning to the answer's last byte.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest answer that is read.
 const MAX_BODY: usize = 4 << 20;
 

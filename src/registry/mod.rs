@@ -20,12 +20,15 @@ pub mod etcd3;
 mod follow;
 mod http;
 mod names;
+mod reach;
 mod skydns;
 
 pub use claim::Claim;
 pub use error::{Error, Failure};
 pub use follow::{Seen, instances};
-pub use skydns::{Fields, Record};
+pub use http::REQUEST_TIMEOUT;
+pub use reach::{Around, Reached, reach};
+pub use skydns::{Fields, NoRecord, Record};
 
 /// Where records are announced.
 #[derive(Debug)]
@@ -67,8 +70,8 @@ pub struct Listed {
     pub instance: String,
     /// `None`: it stays until someone deletes it.
     pub ttl_left: Option<Duration>,
-    /// The record, or why the value is none. One such value makes resolvers fail for the whole name.
-    pub record: Result<Fields, String>,
+    /// The record, or why the value is none.
+    pub record: Result<Fields, NoRecord>,
 }
 
 impl Registry {
@@ -152,7 +155,7 @@ impl Listed {
     fn new(
         prefix: &str,
         key: &str,
-        record: Result<Fields, String>,
+        record: Result<Fields, NoRecord>,
         ttl_left: Option<Duration>,
     ) -> Option<Self> {
         let (name, instance) = skydns::name_of(prefix, key)?;

@@ -84,14 +84,25 @@ impl Default for Fields {
 
 impl Fields {
     /// Reads a value; the error says what is wrong with it.
-    pub fn parse(value: &str) -> Result<Self, String> {
-        serde_json::from_str::<Self>(value).map_err(|e| e.to_string())?.checked()
+    pub fn parse(value: &str) -> Result<Self, NoRecord> {
+        serde_json::from_str::<Self>(value).map_err(|e| NoRecord::Unreadable(e.to_string()))?.checked()
     }
 
     /// These, if they are a record; the error says what is wrong with them.
-    pub fn checked(self) -> Result<Self, String> {
-        if self.host.is_empty() { Err("it has no `host`".to_owned()) } else { Ok(self) }
+    pub fn checked(self) -> Result<Self, NoRecord> {
+        if self.host.is_empty() { Err(NoRecord::NoHost) } else { Ok(self) }
     }
+}
+
+/// Why a value is none that can be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRecord {
+    /// One such makes resolvers fail for each name that it lies below.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A text, say: resolvers pass it by.
+    #[error("it has no `host`")]
+    NoHost,
 }
 
 /// The key under which every instance of `name` lies.
@@ -163,7 +174,7 @@ mod tests {
         let fields = Fields::parse(r#"{"host":"10.0.0.1","port":80,"text":"hi"}"#).expect("a record");
         assert_eq!(fields, Fields { host: "10.0.0.1".to_owned(), port: 80, ..Fields::default() });
         assert!(Fields::parse("lock").is_err());
-        assert!(Fields::parse("{}").expect_err("no host").contains("host"));
+        assert!(Fields::parse("{}").expect_err("no host") == NoRecord::NoHost);
     }
 
     #[test]

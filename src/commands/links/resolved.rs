@@ -43,7 +43,8 @@ pub async fn print(
     Ok(())
 }
 
-async fn announced(
+/// What the registry says of `way`, where it is a name in it.
+pub async fn announced(
     way: &Way,
     registry: &config::Registry,
     resolver: &Arc<Resolver>,

@@ -80,7 +80,7 @@ async fn a_record_without_a_host_is_told_and_none_to_connect_to() {
     fs::write(root.path().join("skydns/example/web/node-1"), text).expect("written");
     let listed = Store::new(root.path(), "/skydns").list(None).await.expect("a list");
     assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0].record, Err("it has no `host`".to_owned()));
+    assert_eq!(listed[0].record, Err(NoRecord::NoHost));
     assert_eq!(follow::instances(&listed), []);
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Txn, decode, encode, zero};
 use crate::registry::claim::Claim;
-use crate::registry::skydns::{Fields, Record};
+use crate::registry::skydns::{Fields, NoRecord, Record};
 
 impl Txn {
     /// What was read, place by place.
@@ -47,11 +47,11 @@ pub(super) enum Found {
     /// Under another lease, and it says what we say or have said: mostly an earlier life of ours.
     Alike {
         revision: String,
-        record: Result<Fields, String>,
+        record: Result<Fields, NoRecord>,
     },
     Rival {
         revision: String,
-        record: Result<Fields, String>,
+        record: Result<Fields, NoRecord>,
     },
 }
 
@@ -67,7 +67,7 @@ impl Found {
     }
 
     /// What another claim's record says.
-    pub(super) fn rival(&self) -> Option<&Result<Fields, String>> {
+    pub(super) fn rival(&self) -> Option<&Result<Fields, NoRecord>> {
         match self {
             Self::Nothing | Self::Current { .. } | Self::Stale { .. } => None,
             Self::Alike { record, .. } | Self::Rival { record, .. } => Some(record),

@@ -241,7 +241,7 @@ fn what_has_no_end_is_not_read_to_it() {
 fn the_verb_says_what_would_run_or_what_is_wrong() {
     let run = |path: &Path| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = check::run(path, &mut out, &mut err);
+        let code = check::run(path, check::Look::AtTheFiles, &mut out, &mut err);
         (code, String::from_utf8(out).expect("UTF-8"), String::from_utf8(err).expect("UTF-8"))
     };
     let text = "command = ['x']\n[stop]\ntimeout = '9s'\n[[announce]]\nname = 'Web.example.com'\nport = 80\ninstance = 'one'\n";
