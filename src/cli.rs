@@ -10,6 +10,18 @@ use crate::config::{EnvLinks, LogFormat, LogLevel};
 /// Where the service files are, when neither -c nor a command says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/ensign";
 
+const LS_HELP: &str = "\
+Columns: the name, the instance, where it is, and how long its record stays unless it is renewed.
+
+With --watch, on a terminal: the list, drawn anew as it changes. What has changed in the last 5 s is marked.
+With --watch, into a pipe or a file: a line for each change, what is there at first included:
+  2026-11-21T18:42:36.196Z + web.s.prod.example.com web-1 192.0.2.7:8087
+  + has come    - is gone    ~ says something else now
+With --watch --json: an object for each change, with `time` and `change` (added, removed, changed) in front.
+Where the registry can't be read, stderr says so, and so it does when it is back.
+
+Exit code: 0; 1 when the registry can't be read; with --watch 128+N for the signal N that ended it.";
+
 /// A container init that supervises, links and announces.
 #[derive(Debug, Parser)]
 #[command(name = "ensign", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
@@ -61,12 +73,16 @@ pub enum Verb {
         settings: Settings,
     },
     /// List what is announced in the registry now
+    #[command(after_help = LS_HELP)]
     Ls {
         /// Only this name and those below it
         name: Option<String>,
-        /// Print JSON
+        /// Print JSON, one object a line
         #[arg(long)]
         json: bool,
+        /// Go on and show each change as it happens, until ^C
+        #[arg(long)]
+        watch: bool,
         #[command(flatten)]
         settings: Settings,
     },

@@ -1,8 +1,9 @@
-//! Exit codes of `ensign run`, one place for all of them. Imports nothing of ours.
+//! Exit codes of `ensign run` and `ensign check`, one place for all of them. Imports nothing of ours.
 
 /// Bad usage: the command line could not be understood.
 pub const USAGE: u8 = 2;
-/// What main needs can't be had (sysexits' EX_UNAVAILABLE): a link that it waits for was not reached in time.
+/// What main needs can't be had (sysexits' EX_UNAVAILABLE): a link that it waits for was not reached in time;
+/// `check --online` found something out of reach.
 pub const UNAVAILABLE: u8 = 69;
 /// An internal failure: ensign itself could not go on.
 pub const INTERNAL: u8 = 70;

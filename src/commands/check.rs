@@ -63,7 +63,7 @@ fn summary(config: &Config) -> String {
     format!("ok: {}; {announced}", names.join(", "))
 }
 
-fn registry_url(registry: &Registry) -> String {
+pub(super) fn registry_url(registry: &Registry) -> String {
     let (scheme, hosts) = match &registry.url {
         RegistryUrl::Etcd3(hosts) => ("etcd", hosts),
         RegistryUrl::Etcd2(hosts) => ("etcd2", hosts),

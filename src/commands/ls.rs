@@ -1,4 +1,5 @@
-//! `ensign ls`: what is announced in the registry now. Reads and prints, nothing else. Called by the command line.
+//! `ensign ls`: what is announced in the registry now, or with `--watch` (`watch`) from now on. Reads and prints, nothing
+//! else. Called by the command line.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -7,10 +8,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::table::plain;
+use super::table::{aligned, plain};
 use crate::config::{self, DnsName};
 use crate::net::resolve::Resolver;
 use crate::registry::{Error, Listed, NoRecord, Registry};
+
+mod changes;
+mod screen;
+pub mod watch;
+
+/// How long it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// What is there now has been printed.
+    Printed,
+    /// Somebody ends it.
+    Ended,
+}
 
 /// How the list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,27 +76,30 @@ fn read(registry: &config::Registry, name: Option<&DnsName>) -> Result<Vec<Liste
     listed.map_err(|e| e.to_string())
 }
 
+const TITLES: [&str; 5] = ["NAME", "INSTANCE", "ADDRESS", "PORT", "TTL-LEFT"];
+
 fn table(listed: &[Listed]) -> String {
-    let mut rows = vec![["NAME", "INSTANCE", "ADDRESS", "PORT", "TTL-LEFT"].map(str::to_owned)];
-    for entry in listed {
-        if let Ok(record) = &entry.record {
-            let (port, left) = (record.port.to_string(), left(entry.ttl_left));
-            rows.push([plain(&entry.name), plain(&entry.instance), plain(&record.host), port, left]);
-        }
-    }
-    // Of the last column nothing is padded.
-    let mut widths = [0; 4];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let [name, instance, address, port] = widths;
-    let line = |row: &[String; 5]| {
-        let [n, i, a, p, left] = row;
-        format!("{n:name$}  {i:instance$}  {a:address$}  {p:>port$}  {left}\n")
+    let mut rows = vec![TITLES.map(str::to_owned)];
+    rows.extend(listed.iter().filter(|entry| entry.record.is_ok()).map(|entry| cells(entry, entry.ttl_left)));
+    align_ports(&mut rows);
+    aligned(&rows)
+}
+
+/// What of an entry stands under the titles.
+fn cells(entry: &Listed, ttl_left: Option<Duration>) -> [String; 5] {
+    let (address, port) = match &entry.record {
+        Ok(record) => (plain(&record.host), record.port.to_string()),
+        Err(reason) => (format!("no record: {}", plain(&reason.to_string())), String::new()),
     };
-    rows.iter().map(line).collect()
+    [plain(&entry.name), plain(&entry.instance), address, port, left(ttl_left)]
+}
+
+/// Numbers end in one column.
+fn align_ports(rows: &mut [[String; 5]]) {
+    let width = rows.iter().map(|row| row[3].len()).max().unwrap_or(0);
+    for [_, _, _, port, _] in rows {
+        *port = format!("{port:>width$}");
+    }
 }
 
 fn left(time: Option<Duration>) -> String {
@@ -90,10 +107,14 @@ fn left(time: Option<Duration>) -> String {
     time.map_or("forever".to_owned(), seconds)
 }
 
-/// One line of `--json`. `error` is there instead of the record's fields where the value is no record;
+/// One line of `--json`; of `--watch`, `time` and `change` say when it came to be so and how. `error` is there instead of the record's fields where the value is no record;
 /// `ttl_left` (seconds) is null where it stays for ever.
 #[derive(Serialize)]
 struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<&'a str>,
     name: &'a str,
     instance: &'a str,
     key: &'a str,
@@ -113,23 +134,26 @@ struct Line<'a> {
 }
 
 fn json_lines(listed: &[Listed]) -> String {
-    let line = |entry: &Listed| {
-        let record = entry.record.as_ref().ok();
-        let line = Line {
-            name: &entry.name,
-            instance: &entry.instance,
-            key: &entry.key,
-            address: record.map(|r| r.host.as_str()),
-            port: record.map(|r| r.port),
-            priority: record.map(|r| r.priority),
-            weight: record.map(|r| r.weight),
-            dns_ttl: record.map(|r| r.ttl),
-            ttl_left: entry.ttl_left.map(|t| t.as_secs()),
-            error: entry.record.as_ref().err().map(NoRecord::to_string),
-        };
-        serde_json::to_string(&line).expect("plain fields always serialise") + "\n"
+    listed.iter().map(|entry| json_line(entry, None, None)).collect()
+}
+
+fn json_line(entry: &Listed, time: Option<&str>, change: Option<&str>) -> String {
+    let record = entry.record.as_ref().ok();
+    let line = Line {
+        time,
+        change,
+        name: &entry.name,
+        instance: &entry.instance,
+        key: &entry.key,
+        address: record.map(|r| r.host.as_str()),
+        port: record.map(|r| r.port),
+        priority: record.map(|r| r.priority),
+        weight: record.map(|r| r.weight),
+        dns_ttl: record.map(|r| r.ttl),
+        ttl_left: entry.ttl_left.map(|t| t.as_secs()),
+        error: entry.record.as_ref().err().map(NoRecord::to_string),
     };
-    listed.iter().map(line).collect()
+    serde_json::to_string(&line).expect("plain fields always serialise") + "\n"
 }
 
 fn warnings(listed: &[Listed]) -> String {

@@ -37,17 +37,23 @@ pub fn dispatch(args: impl Iterator<Item = OsString>) -> ExitCode {
         None => run::run(cli.run),
         Some(Verb::Run(args)) => run::run(args),
         Some(Verb::Check { path, online }) => {
+            sys::signals::unblock_all();
             let look = if online { check::Look::Online } else { check::Look::AtTheFiles };
             ExitCode::from(check::run(&path, look, &mut stdout(), &mut stderr()))
         }
         Some(Verb::Links { env, resolve, settings }) => match configure_reader(settings) {
             Ok(config) => {
+                sys::signals::unblock_all();
                 let show = if env { Show::PlanAndVariables } else { Show::Plan };
                 show_links(&config, show, if resolve { LookUp::Everything } else { LookUp::Nothing })
             }
             Err(code) => code,
         },
-        Some(Verb::Ls { name, json, settings }) => list(name.as_deref(), json, settings),
+        Some(Verb::Ls { name, json, watch, settings }) => {
+            let format = if json { ls::Format::JsonLines } else { ls::Format::Table };
+            let until = if watch { ls::Until::Ended } else { ls::Until::Printed };
+            list(name.as_deref(), format, until, settings)
+        }
     }
 }
 
@@ -85,7 +91,7 @@ fn show_links(config: &Config, show: Show, look_up: LookUp) -> ExitCode {
     }
 }
 
-fn list(name: Option<&str>, json: bool, settings: Settings) -> ExitCode {
+fn list(name: Option<&str>, format: ls::Format, until: ls::Until, settings: Settings) -> ExitCode {
     let config = match configure_reader(settings) {
         Ok(config) => config,
         Err(code) => return code,
@@ -97,8 +103,13 @@ fn list(name: Option<&str>, json: bool, settings: Settings) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    let format = if json { ls::Format::JsonLines } else { ls::Format::Table };
-    ls::run(&config.registry, name.as_ref(), format)
+    match until {
+        ls::Until::Printed => {
+            sys::signals::unblock_all();
+            ls::run(&config.registry, name.as_ref(), format)
+        }
+        ls::Until::Ended => ls::watch::run(&config.registry, name.as_ref(), format),
+    }
 }
 
 /// What to run. A command alone needs no file, and reads none: it is how every wrapped container starts.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::feed;
-use super::plan::Way;
+use super::plan::{Forward, Way};
 use super::source::{FINER, Source};
 use super::upstream::reason;
+use crate::config::ListenAt;
 use crate::net::resolve::{Instance, Resolver};
 
 /// An address that connections may go to.
@@ -27,6 +28,14 @@ impl Found {
     pub async fn accepts(&self, within: Duration) -> Result<(), String> {
         let answer = tokio::time::timeout(within, self.endpoint.connect()).await;
         answer.map_err(io::Error::from).flatten().map(drop).map_err(|error| reason(&error))
+    }
+}
+
+impl Forward {
+    /// Whether `address` is where it listens itself: no connection goes there, it would never end.
+    pub fn is_where_it_listens(&self, address: &str) -> bool {
+        let is_it = |at: &ListenAt| matches!(at, ListenAt::Tcp(own) if own.to_string() == address);
+        self.listen.places().iter().any(is_it)
     }
 }
 

@@ -27,6 +27,8 @@ const ROUNDS: usize = 4;
 
 const KEY_NOT_FOUND: u64 = 100;
 const COMPARE_FAILED: u64 = 101;
+/// Something was looked for below a record.
+const NOT_A_FOLDER: u64 = 104;
 const KEY_EXISTS: u64 = 105;
 const UNAUTHORIZED: u64 = 110;
 
@@ -250,8 +252,13 @@ impl Client {
     }
 
     pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
-        let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
+        let folder = self.folder(name);
         Ok(self.list_at(&mut self.endpoints.tour(), &folder).await?.0)
+    }
+
+    /// Everything below `name` lies there, or everything.
+    fn folder(&self, name: Option<&DnsName>) -> String {
+        name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name))
     }
 
     /// What lies at `key` itself; nothing where that is a folder.
@@ -261,7 +268,7 @@ impl Client {
         match verdict(&reply)? {
             Verdict::Done(done) if done.node.dir => Ok(None),
             Verdict::Done(done) => Ok(done.listed(&self.prefix).pop()),
-            Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(None),
+            Verdict::Refused { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. } => Ok(None),
             Verdict::Refused { message, .. } => Err(refused(&reply, message)),
         }
     }
@@ -269,11 +276,11 @@ impl Client {
     /// Tells who is announced, and ends with the first change, or in time.
     pub(super) async fn watch(
         &self,
-        name: &DnsName,
+        name: Option<&DnsName>,
         hear: &mut (impl FnMut(Vec<Instance>) + Send),
     ) -> Result<(), Error> {
         let mut tour = self.endpoints.tour();
-        let folder = skydns::folder(&self.prefix, name);
+        let folder = self.folder(name);
         let (listed, index) = self.list_at(&mut tour, &folder).await?;
         hear(follow::instances(&listed));
         // From the next index on: what has happened since is told at once. An index that is too old is an answer, too.
@@ -292,7 +299,7 @@ impl Client {
         let index = index(&reply);
         let mut listed = match verdict(&reply)? {
             Verdict::Done(done) => done.listed(&self.prefix),
-            Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok((Vec::new(), index?)),
+            Verdict::Refused { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. } => return Ok((Vec::new(), index?)),
             Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
         };
         listed.sort_by(|a, b| a.key.cmp(&b.key));

@@ -5,7 +5,7 @@
 //! deleted by name here, and never written without the lease or over something that was not seen first.
 //! Called by `Registry`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::config::{self, Conflict, DnsName, HostPort};
 use crate::net::resolve::{Instance, Resolver};
 
 mod found;
+mod read;
 
 /// gRPC's code for a request that is wrong; etcd's, for one by nobody.
 const INVALID_ARGUMENT: i64 = 3;
@@ -186,48 +187,17 @@ impl Client {
             }
         }
     }
-
-    pub async fn list(&self, name: Option<&DnsName>) -> Result<Vec<Listed>, Error> {
-        let folder = name.map_or(self.prefix.clone(), |name| skydns::folder(&self.prefix, name));
-        // `/` + 1 is `0`: everything below the folder, and not its namesakes (`/web-2` sorts before `/web/`).
-        let ask = json!({"key": encode(&format!("{folder}/")), "range_end": encode(&format!("{folder}0"))});
-        self.range(ask, &folder).await
-    }
-
-    /// What lies at `key` itself.
-    pub async fn at(&self, key: &str) -> Result<Option<Listed>, Error> {
-        Ok(self.range(json!({"key": encode(key)}), key).await?.pop())
-    }
-
-    /// `what` is read, for people.
-    async fn range(&self, ask: Value, what: &str) -> Result<Vec<Listed>, Error> {
-        let mut tour = self.endpoints.tour();
-        let range: Range = accepted(call(&mut tour, "/v3/kv/range", &ask).await?, what)?;
-        let mut left: HashMap<&str, Option<Duration>> = HashMap::new();
-        for kv in &range.kvs {
-            if kv.lease != "0" && !left.contains_key(kv.lease.as_str()) {
-                let ask = json!({"ID": kv.lease});
-                let lease: TimeToLive = accepted(call(&mut tour, "/v3/lease/timetolive", &ask).await?, what)?;
-                left.insert(&kv.lease, lease.left());
-            }
-        }
-        let listed = range.kvs.iter().filter_map(|kv| {
-            let ttl_left = left.get(kv.lease.as_str()).copied().flatten();
-            Listed::new(&self.prefix, &decode(&kv.key), Fields::parse(&decode(&kv.value)), ttl_left)
-        });
-        Ok(listed.collect())
-    }
 }
 
 impl Client {
     /// Tells who is announced, then at each change, until the watch ends, as each does in time.
     pub(super) async fn watch(
         &self,
-        name: &DnsName,
+        name: Option<&DnsName>,
         hear: &mut (impl FnMut(Vec<Instance>) + Send),
     ) -> Result<(), Error> {
         let mut tour = self.endpoints.tour();
-        let folder = skydns::folder(&self.prefix, name);
+        let folder = self.folder(name);
         let (from, to) = (encode(&format!("{folder}/")), encode(&format!("{folder}0")));
         let there = call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?;
         let mut known: Known = accepted(there, &folder)?;

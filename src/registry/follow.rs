@@ -1,6 +1,6 @@
-//! A name's instances as they come and go: what is there is listed, then watched, and listed again whenever the watch
+//! A name's instances, or everybody's, as they come and go: what is there is listed, then watched, and listed again whenever the watch
 //! may have missed something. It must never ask in a row without a pause, never hold more than the instances
-//! themselves, and never tell "nobody" when it only could not ask. Called by the wiring for links that follow a name.
+//! themselves, and never tell "nobody" when it only could not ask. Called by the wiring for links that follow a name, and by `ls`.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub enum Seen {
 }
 
 /// Tells of each change for ever.
-pub(super) async fn follow(registry: &Registry, name: &DnsName, mut tell: impl FnMut(Seen) + Send) {
+pub(super) async fn follow(registry: &Registry, name: Option<&DnsName>, mut tell: impl FnMut(Seen) + Send) {
     let mut ceiling = FIRST_PAUSE;
     let mut is_lost = false;
     loop {

@@ -136,6 +136,11 @@ impl Registry {
     /// Tells who is announced under `name` (or below it), now and at each change, until it is dropped. The only one
     /// that waits and asks again by itself: there is nobody else whose turn that could be.
     pub async fn follow(&self, name: &DnsName, tell: impl FnMut(Seen) + Send) {
+        follow::follow(self, Some(name), tell).await;
+    }
+
+    /// As [`follow`](Self::follow), of everybody without a name. Tells of each change, also of what can't be connected to.
+    pub async fn changes(&self, name: Option<&DnsName>, tell: impl FnMut(Seen) + Send) {
         follow::follow(self, name, tell).await;
     }
 

@@ -74,12 +74,6 @@ impl Registry {
         let ends = key.match_indices('/').map(|(at, _)| at).filter(|at| *at > prefix.len());
         for above in ends.map(|at| &key[..at]) {
             around.above.extend(self.at(above).await?);
-            match self {
-                Self::Etcd3(_) => {}
-                // Nothing can lie below a record, and some say so when they are asked for it.
-                Self::Etcd2(_) | Self::Dir(_) if !around.above.is_empty() => return Ok(around),
-                Self::Etcd2(_) | Self::Dir(_) => {}
-            }
         }
         let below = format!("{key}/");
         for listed in self.list(Some(&record.name)).await? {

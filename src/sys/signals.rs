@@ -7,7 +7,7 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -35,6 +35,12 @@ pub fn block_all() -> io::Result<()> {
     // Ignored by whoever started us, SIGCHLD would reap our children behind our back.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
+}
+
+/// Lets signals do to us what they do to any program, for verbs that are no init. To be called while there is one thread.
+pub fn unblock_all() {
+    // It fails for bad arguments only.
+    let _unblocked = SigSet::empty().thread_set_mask();
 }
 
 /// The kernel's own form of a signal set: bit 0 is signal 1.

@@ -1,6 +1,7 @@
 //! The terminal: whether there is one, to whom it belongs now, and stopping with the shell's job.
 
-use std::io::{self, IsTerminal, stdin};
+use std::io::{self, IsTerminal, stdin, stdout};
+use std::os::fd::AsRawFd;
 
 use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid, tcgetpgrp};
 
@@ -36,6 +37,14 @@ impl Terminal {
         nix::unistd::tcsetpgrp(stdin(), Pid::from_raw(group))?;
         Ok(())
     }
+}
+
+/// How many columns and rows stdout shows; `None` where it is no terminal, or one that does not say.
+pub fn size_of_stdout() -> Option<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one `winsize` into memory that is ours, or nothing.
+    let told = unsafe { libc::ioctl(stdout().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (told == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// Is there somebody above us who may stop and continue us: of our session, in a group of its own, and no init? The

@@ -21,6 +21,7 @@ mod lanes;
 mod links;
 mod machine;
 mod moves;
+mod online;
 mod run;
 mod sources;
 mod tidy;

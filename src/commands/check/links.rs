@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,8 +48,7 @@ pub async fn look(
         for (way, to) in of_it.to.ways.iter().enumerate() {
             let one = Look {
                 way: to.clone(),
-                own: of_it.listen.places(),
-                within: of_it.connect_timeout,
+                forward: of_it.clone(),
                 until,
                 registry: config.registry.clone(),
                 resolver: Arc::clone(resolver),
@@ -89,8 +87,7 @@ pub async fn look(
 /// All that a look at one way needs.
 struct Look {
     way: Way,
-    own: Vec<ListenAt>,
-    within: Duration,
+    forward: Forward,
     until: Instant,
     registry: config::Registry,
     resolver: Arc<Resolver>,
@@ -111,18 +108,17 @@ impl Look {
             Ok(Err(reason)) => return nothing(reason),
             Err(_) => return nothing(too_late()),
         };
-        let is_datagrams = is_datagrams(&self.own);
-        let is_own = |address: &str| self.own.iter().any(|at| at.to_string() == address);
+        let is_datagrams = is_datagrams(&self.forward);
         let mut trying = JoinSet::new();
         for (place, one) in found.into_iter().enumerate() {
             let known = match () {
                 () if is_datagrams => Some(Seen::NotTried),
-                () if is_own(&one.address) => {
+                () if self.forward.is_where_it_listens(&one.address) => {
                     Some(Seen::Failed("is where this link itself listens".to_owned()))
                 }
                 () => None,
             };
-            let (room, within, until) = (Arc::clone(&self.room), self.within, self.until);
+            let (room, within, until) = (Arc::clone(&self.room), self.forward.connect_timeout, self.until);
             trying.spawn(async move {
                 let tried = async {
                     let _permit = room.acquire().await;
@@ -146,8 +142,8 @@ impl Look {
 }
 
 /// A forward is of one kind alone.
-fn is_datagrams(listen: &[ListenAt]) -> bool {
-    listen.iter().any(|at| matches!(at, ListenAt::Udp(_)))
+fn is_datagrams(forward: &Forward) -> bool {
+    forward.listen.places().iter().any(|at| matches!(at, ListenAt::Udp(_)))
 }
 
 fn too_late() -> String {
@@ -178,7 +174,7 @@ fn verdict<'a>(forward: &Forward, lines: impl Iterator<Item = &'a Line>) -> Opti
     if lines.any(|line| !matches!(line.seen, Seen::Failed(_))) {
         return None;
     }
-    let what = if is_datagrams(&forward.listen.places()) { "was found" } else { "takes a connection" };
+    let what = if is_datagrams(forward) { "was found" } else { "takes a connection" };
     let text = format!("{}: no address of {} {what}", forward.source, forward.to);
     Some(match forward.source {
         Source::File { .. } => Finding::error(text),

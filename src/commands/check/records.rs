@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::online::{Finding, LIMIT, Section};
 use super::registry_url;
 use crate::commands::table::{aligned, plain};
-use crate::config::{Announce, Config, DnsName, RegistryUrl, Service, units};
+use crate::config::{Announce, Config, Conflict, DnsName, RegistryUrl, Service, units};
 use crate::net::address::{self, Snapshot};
 use crate::net::resolve::Resolver;
 use crate::registry::{self, Around, Listed, NoRecord, REQUEST_TIMEOUT, Reached, Record, Registry};
@@ -189,7 +189,9 @@ impl One<'_> {
         findings.extend(around.there.as_ref().and_then(|there| self.under_our_key(record, there)));
         findings.extend(around.above.iter().map(|above| self.above(above)));
         findings.extend(around.below.iter().map(|below| self.below(below)));
-        findings.extend(around.beside.iter().chain(&around.below).filter_map(|beside| self.beside(beside)));
+        let look_ups = around.beside.iter().chain(&around.below);
+        findings.extend(look_ups.filter_map(|beside| self.unreadable(beside)));
+        findings.extend(around.beside.iter().filter_map(|beside| self.beside(beside)));
     }
 
     fn now(&self, record: &Record, there: &Listed) -> String {
@@ -206,7 +208,10 @@ impl One<'_> {
         if !is_ours {
             let text =
                 format!("{}: somebody else's record is there: {}", self.name(), self.now(record, there));
-            let hint = "the later one takes its place; give each its own `instance`";
+            let hint = match record.conflict {
+                Conflict::Take => "`conflict` says that we take its place; give each its own `instance`",
+                Conflict::Wait => "`conflict` says that we wait for it to go; give each its own `instance`",
+            };
             return Some(Finding::warning(text).hint(hint));
         }
         // Seconds are rounded, by etcd and by us.
@@ -255,19 +260,20 @@ impl One<'_> {
         Finding::error(text).hint("choose another `instance`, or remove what is there")
     }
 
+    /// What makes look-ups of our name fail.
+    fn unreadable(&self, listed: &Listed) -> Option<Finding> {
+        let Err(NoRecord::Unreadable(reason)) = &listed.record else { return None };
+        let (name, key) = (self.announce.name.as_str(), plain(&listed.key));
+        let text = format!("look-ups of `{name}` fail: `{key}` is no record: {}", plain(reason));
+        let text = format!("{}: {text}", self.name());
+        Some(Finding::error(text).hint("remove that key: resolvers give up on the whole name"))
+    }
+
     /// What else a look-up of our name comes upon.
     fn beside(&self, beside: &Listed) -> Option<Finding> {
         let (key, name) = (plain(&beside.key), self.announce.name.as_str());
-        match &beside.record {
-            Err(NoRecord::Unreadable(reason)) => {
-                let text = format!("`{key}` is no record: {}", plain(reason));
-                let text = format!("{}: look-ups of `{name}` fail: {text}", self.name());
-                return Some(
-                    Finding::error(text).hint("remove that key: resolvers give up on the whole name"),
-                );
-            }
-            Err(NoRecord::NoHost) => return None,
-            Ok(_) => {}
+        if beside.record.is_err() {
+            return None;
         }
         let below = beside.key.strip_prefix(&self.folder())?.split('/').filter(|part| !part.is_empty());
         let bad = below.clone().find_map(|label| {

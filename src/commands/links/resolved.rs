@@ -1,11 +1,12 @@
-//! `ensign links --resolve`: where each link leads now. Asks DNS and the registry once, as a connection would have them
-//! asked; connects to no upstream. Called by the wiring.
+//! `ensign links --resolve`: where each link leads now, and which of that the next connection would try. Asks DNS and the
+//! registry once, as a connection would have them asked; connects to no upstream. Called by the wiring.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::config;
-use crate::links::{self, Plan, Way};
+use crate::commands::table::aligned;
+use crate::config::{self, Balance};
+use crate::links::{self, Forward, Found, Plan, Way};
 use crate::net::resolve::{Instance, Resolver};
 use crate::registry::{self, Registry};
 
@@ -18,29 +19,46 @@ pub async fn print(
 ) -> io::Result<()> {
     for forward in &plan.forwards {
         writeln!(out, "\n{} at {}:", forward.source, forward.listen)?;
+        let mut is_first = true;
         for way in &forward.to.ways {
             let announced = announced(way, registry, resolver).await.map_err(|error| error.to_string());
             writeln!(out, "  {way}")?;
             match links::found(way, resolver, announced).await {
                 Err(reason) => writeln!(out, "    nothing: {reason}")?,
                 Ok(found) => {
-                    for one in found {
-                        match way {
-                            Way::Srv(_) | Way::Registry(_) => writeln!(
-                                out,
-                                "    {}  priority {}, weight {}",
-                                one.address, one.priority, one.weight
-                            )?,
-                            Way::Peer(_) | Way::Host(_) | Way::Gateway(_) | Way::Unix(_) => {
-                                writeln!(out, "    {}", one.address)?;
-                            }
-                        }
-                    }
+                    out.write_all(indented(forward, way, &found, &mut is_first).as_bytes())?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The addresses of one way, each with its turn. `is_first` as long as no address of the link has been shown.
+fn indented(forward: &Forward, way: &Way, found: &[Found], is_first: &mut bool) -> String {
+    let best = found.iter().map(|one| one.priority).min();
+    let rows: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let turn = if forward.is_where_it_listens(&one.address) {
+                "this link itself"
+            } else {
+                match forward.to.balance {
+                    Balance::First if std::mem::take(is_first) => "next",
+                    Balance::RoundRobin | Balance::LeastConnections if Some(one.priority) == best => {
+                        "in turn"
+                    }
+                    Balance::First | Balance::RoundRobin | Balance::LeastConnections => "standby",
+                }
+            };
+            let says = match way {
+                Way::Srv(_) | Way::Registry(_) => format!("priority {}, weight {}", one.priority, one.weight),
+                Way::Peer(_) | Way::Host(_) | Way::Gateway(_) | Way::Unix(_) => String::new(),
+            };
+            [format!("    {}", one.address), turn.to_owned(), says]
+        })
+        .collect();
+    aligned(&rows)
 }
 
 /// What the registry says of `way`, where it is a name in it.
@@ -62,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Balance, Conflict, DnsName, EnvLinks, HostPort, Label, Link, Listen, ListenAt, RegistryUrl, Upstream,
+        Conflict, DnsName, EnvLinks, HostPort, Label, Link, Listen, ListenAt, RegistryUrl, Upstream,
     };
     use crate::registry::{Claim, Record};
 
@@ -114,9 +132,9 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "\nlink `x` of web at 127.0.0.1:80:\n  db:5432\n    10.0.0.1:5432\n    10.0.0.2:5432\n  gone:1\n    \
-                 nothing: cannot look up `gone`: {nowhere}\n  registry:web.example\n    192.0.2.7:80  priority 10, \
-                 weight 70\n  unix:/run/x.sock\n    unix:/run/x.sock\n"
+                "\nlink `x` of web at 127.0.0.1:80:\n  db:5432\n    10.0.0.1:5432  next\n    10.0.0.2:5432  standby\n  \
+                 gone:1\n    nothing: cannot look up `gone`: {nowhere}\n  registry:web.example\n    192.0.2.7:80  \
+                 standby  priority 10, weight 70\n  unix:/run/x.sock\n    unix:/run/x.sock  standby\n"
             )
         );
     }
