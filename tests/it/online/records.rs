@@ -73,7 +73,7 @@ async fn somebody_elses_record_under_our_key_is_told_with_its_time(place: Place)
     announced(&place, "web.s.prod.example.com", "node-1", "192.0.2.9", LONG).await;
     let told = told(&place, "");
     is_warned(&told, "somebody else's record is there: 192.0.2.9 port 8087, ");
-    assert!(told.err.contains("left\nhint: the later one takes its place"), "{told:?}");
+    assert!(told.err.contains("left\nhint: `conflict` says that we take its place"), "{told:?}");
 }
 
 async fn what_is_no_record_beside_ours_makes_lookups_fail(place: Place) {
