@@ -14,6 +14,7 @@ mod dns;
 mod hosts;
 pub mod watched;
 
+pub use dns::located;
 pub use hosts::{Hosts, HostsFile};
 
 /// The longest that one look-up spends on DNS, all servers, attempts and search domains together.

@@ -9,8 +9,8 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
 use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{RData, Record};
 use hickory_resolver::system_conf::parse_resolv_conf;
 
 use super::watched::Watched;
@@ -55,22 +55,7 @@ impl Dns {
     pub(super) async fn instances(&self, name: &str) -> Result<Vec<(Instance, Vec<IpAddr>)>, ResolveError> {
         self.ask(name, async |resolver| {
             let found = resolver.srv_lookup(name).await?;
-            let records = found.answers().iter().filter_map(|record| match &record.data {
-                // A root target says that there is no such service.
-                RData::SRV(srv) if !srv.target.is_root() => Some(srv),
-                _ => None,
-            });
-            let instance = |srv: &SRV| Instance {
-                host: srv.target.to_utf8(),
-                port: srv.port,
-                priority: srv.priority,
-                weight: srv.weight,
-            };
-            let along = |srv: &SRV| {
-                let extra = found.additionals().iter().filter(|record| record.name == srv.target);
-                extra.filter_map(|record| record.data.ip_addr()).collect()
-            };
-            Ok(records.map(|srv| (instance(srv), along(srv))).collect())
+            Ok(located(found.answers(), found.additionals()))
         })
         .await
     }
@@ -99,6 +84,23 @@ impl Dns {
             Err(error) => Err(failed(error.to_string())),
         }
     }
+}
+
+/// The instances that the SRV records among `answers` name, each with the addresses that came `along` for its target.
+pub fn located(answers: &[Record], along: &[Record]) -> Vec<(Instance, Vec<IpAddr>)> {
+    let records = answers.iter().filter_map(|record| match &record.data {
+        // A root target says that there is no such service, and nobody listens at port 0.
+        RData::SRV(srv) if !srv.target.is_root() && srv.port > 0 => Some(srv),
+        _ => None,
+    });
+    let located = records.map(|srv| {
+        let SRV { target, port, priority, weight, .. } = srv;
+        let host = target.to_utf8();
+        let extra = along.iter().filter(|record| record.name == *target);
+        let addresses = extra.filter_map(|record| record.data.ip_addr()).collect();
+        (Instance { host, port: *port, priority: *priority, weight: *weight }, addresses)
+    });
+    located.collect()
 }
 
 fn build(resolv_conf: &[u8], port: u16) -> Result<TokioResolver, NetError> {
