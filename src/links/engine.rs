@@ -2,7 +2,7 @@
 //! else. What takes time is done beside it (`dial`) and comes back by letter. A panic in a connection ends that
 //! connection alone. Called by `worker`.
 //!
-//! Why not tasks of an event loop that is there already: a connection is then two registrations and a task, six times
+//! Why not tasks of an event loop that is there already: a connection is then two registrations and a task, eight times
 //! the memory, and each of its events a wake-up of that task.
 
 use std::cmp::Reverse;
