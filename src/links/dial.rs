@@ -14,24 +14,30 @@ use super::connection::{Client, reset};
 use super::counters::Use;
 use super::engine::{Letter, Mailbox};
 use super::relay::LAST_BYTES;
-use super::shared::Guest;
+use super::shared::{Guest, Lack};
 use super::upstream::{ConnectError, Tried};
 use crate::sys::socket;
 
 /// So long an accepted client waits at the most for a descriptor to its upstream.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// Finds an upstream for `client`, and sends both to `engine`; or resets the client.
+/// Finds an upstream for `client`, and sends both to `engine`; or resets the client. A `lack` is known already.
 ///
 /// At the `end` nobody is there who could wait for it: then only what the client has sent is worth the time.
-pub(super) async fn dial(client: Client, tried: Tried, engine: Mailbox, mut end: watch::Receiver<()>) {
+pub(super) async fn dial(
+    client: Client,
+    tried: Tried,
+    lack: Option<Lack>,
+    engine: Mailbox,
+    mut end: watch::Receiver<()>,
+) {
     let Client { socket, guest } = client;
     // Fails where the kernel has no room to watch one more: as good as out of descriptors.
     let Ok(watched) = tokio::net::TcpStream::from_std(socket) else { return };
     let connected = tokio::select! {
         // In this order: a connection that is made must be ended by the relay, with a reset.
         biased;
-        connected = patiently(&guest, tried) => Some(connected),
+        connected = patiently(&guest, tried, lack) => Some(connected),
         // Nobody waits for it any more. An error means that the loop ends, and this with it.
         _ = watched.ready(Interest::ERROR) => None,
         () = is_in_vain(&watched, &mut end) => None,
@@ -61,10 +67,17 @@ async fn is_in_vain(client: &tokio::net::TcpStream, end: &mut watch::Receiver<()
 }
 
 /// Where it is our own descriptors that are short, the client waits, as it would in the queue of the listener.
-async fn patiently(guest: &Guest, tried: Tried) -> Result<(TcpStream, Use), ConnectError> {
+async fn patiently(
+    guest: &Guest,
+    tried: Tried,
+    mut lack: Option<Lack>,
+) -> Result<(TcpStream, Use), ConnectError> {
     let begun = Instant::now();
     let mut connected = guest.upstream.connect(&guest.resolver, tried).await;
     while connected.as_ref().is_err_and(ConnectError::is_ours) && begun.elapsed() < SHORT {
+        if connected.as_ref().is_err_and(ConnectError::is_short) {
+            lack.get_or_insert_with(|| guest.lacks());
+        }
         #[expect(clippy::disallowed_methods, reason = "no event says that descriptors are free again")]
         tokio::time::sleep(PAUSE).await;
         connected = guest.upstream.connect(&guest.resolver, Tried::default()).await;

@@ -22,7 +22,7 @@ use super::connection::{Client, Connection, Next, Which};
 use super::dial::{dial, reset_after_last_bytes};
 use super::doorbell::Doorbell;
 use super::relay::LAST_BYTES;
-use super::shared::Places;
+use super::shared::{Lack, Places};
 use super::side::Side;
 use super::slots::{Slots, Token};
 use super::upstream::Tried;
@@ -265,7 +265,7 @@ impl Engine {
         self.forget(&connection.client);
         let _ = catch_unwind(AssertUnwindSafe(|| {
             let (client, tried) = connection.into_client();
-            self.dial(client, tried);
+            self.dial(client, tried, None);
         }));
     }
 
@@ -275,16 +275,17 @@ impl Engine {
         let _ = self.epoll.delete(side);
     }
 
-    fn dial(&self, client: Client, tried: Tried) {
-        self.beside.spawn(dial(client, tried, self.mail.clone(), self.end.clone()));
+    fn dial(&self, client: Client, tried: Tried, lack: Option<Lack>) {
+        self.beside.spawn(dial(client, tried, lack, self.mail.clone(), self.end.clone()));
     }
 
     fn accept(&mut self, number: usize) {
         let round = self.round;
         let batch = self.acceptor(number).map_or(0, |acceptor| acceptor.batch(round));
         for _ in 0..batch {
+            let does_anybody_lack = self.places.does_anybody_lack();
             let Some(acceptor) = self.acceptor(number) else { return };
-            match acceptor.accept() {
+            match if does_anybody_lack { Accepted::Short } else { acceptor.accept() } {
                 Accepted::Client(client) => self.let_in(client),
                 Accepted::Gone => {}
                 Accepted::Nobody => return,
@@ -351,15 +352,18 @@ impl Engine {
     /// To the address at hand, if there is one.
     fn begin(&mut self, client: Client) {
         let attempt = client.guest.upstream.at_hand(&client.guest.resolver, Instant::now());
-        let Some(attempt) = attempt else { return self.dial(client, Tried::default()) };
+        let Some(attempt) = attempt else { return self.dial(client, Tried::default(), None) };
         match attempt.address.begin() {
             Ok(socket) => self.watch(client.connecting(attempt, socket)),
             // Its queue is full, which says nothing against it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.dial(client, Tried::default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.dial(client, Tried::default(), None);
+            }
             Err(error) => {
                 let (mut tried, error) = (Tried::default(), attempt.error(error));
+                let lack = error.is_short().then(|| client.guest.lacks());
                 client.guest.upstream.failed(attempt, error, &mut tried);
-                self.dial(client, tried);
+                self.dial(client, tried, lack);
             }
         }
     }

@@ -46,7 +46,13 @@ pub(super) struct Shared {
 pub(super) struct Places {
     most: usize,
     taken: AtomicUsize,
+    /// So many have one, and lack a descriptor all the same: see [`Shared::lacks`].
+    lacking: AtomicUsize,
 }
+
+/// Somebody let in who lacks a descriptor. For as long as this lives nobody else is let in.
+#[derive(Debug)]
+pub(super) struct Lack(Arc<Places>);
 
 /// Who is to be told when a place is free again.
 #[derive(Debug)]
@@ -98,6 +104,13 @@ impl Shared {
         guest
     }
 
+    /// For somebody let in for whose way on there is no descriptor. Those who come later must not have the next ones:
+    /// they would get all there are, and keep them.
+    pub(super) fn lacks(&self) -> Lack {
+        self.descriptors.lacking.fetch_add(1, Ordering::SeqCst);
+        Lack(Arc::clone(&self.descriptors))
+    }
+
     /// As [`Self::admit`], for somebody who does not wait.
     pub(super) fn try_admit(self: &Arc<Self>) -> Option<Guest> {
         if !self.limit.as_ref().is_none_or(Places::take) {
@@ -144,7 +157,7 @@ impl Shared {
 
 impl Places {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, taken: AtomicUsize::new(0) }
+        Self { most, taken: AtomicUsize::new(0), lacking: AtomicUsize::new(0) }
     }
 
     /// As many connections as `limit` open files allow, two each, and leave some for probes, the registry, pipes and
@@ -171,6 +184,11 @@ impl Places {
     /// Nobody has one.
     pub(super) fn are_free(&self) -> bool {
         self.taken.load(Ordering::SeqCst) == 0
+    }
+
+    /// See [`Shared::lacks`].
+    pub(super) fn does_anybody_lack(&self) -> bool {
+        self.lacking.load(Ordering::SeqCst) > 0
     }
 
     fn is_full(&self) -> bool {
@@ -203,6 +221,12 @@ impl Deref for Guest {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl Drop for Lack {
+    fn drop(&mut self) {
+        self.0.lacking.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -228,6 +228,12 @@ impl ConnectError {
         let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
         error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
     }
+
+    /// There was no descriptor for it.
+    pub(super) fn is_short(&self) -> bool {
+        let Self::Attempt { error, .. } = self else { return false };
+        [Some(Errno::EMFILE as i32), Some(Errno::ENFILE as i32)].contains(&error.raw_os_error())
+    }
 }
 
 /// Why a connection was not made, in words.

@@ -144,6 +144,13 @@ fn let_wait(
     waiting
 }
 
+/// Lowers the limit under a running ensign, which reckoned with more.
+fn allow_more(lane: &Lane, descriptors: usize) {
+    let limit = format!("--nofile={}:1024", lane.descriptors() + descriptors);
+    let lowered = Command::new("prlimit").args(["--pid", &lane.pid().to_string(), &limit]).status();
+    assert!(lowered.expect("prlimit is installed").success());
+}
+
 #[test]
 fn with_a_small_limit_of_descriptors_connections_wait_for_each_other() {
     if ran_inside(with_a_small_limit_of_descriptors_connections_wait_for_each_other) {
@@ -166,10 +173,7 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
         return;
     }
     let (lane, least) = open(Sandbox::new(Place::Guest));
-    // Lowered under a running ensign, which reckoned with more.
-    let limit = format!("--nofile={}:1024", lane.descriptors() + 21);
-    let lowered = Command::new("prlimit").args(["--pid", &lane.pid().to_string(), &limit]).status();
-    assert!(lowered.expect("prlimit is installed").success());
+    allow_more(&lane, 21);
     let (mut served, first) = fill();
     let waiting = let_wait(&lane, &mut served, first, "cannot accept connections for now");
     drop(served);
@@ -181,4 +185,37 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
         says(&mut connect(LINK).expect("a connection"), number);
     }
     all_are_closed(&lane, least);
+}
+
+/// At whatever moment there are descriptors again: it goes through all of ensign's pause between two looks for one.
+#[test]
+fn who_was_let_in_with_the_last_descriptor_gets_the_next_one() {
+    if ran_inside(who_was_let_in_with_the_last_descriptor_gets_the_next_one) {
+        return;
+    }
+    let (lane, least) = open(Sandbox::new(Place::Guest));
+    allow_more(&lane, 10);
+    let (served, first) = fill();
+    let room = served.len();
+    let is_odd = lane.sockets() > least + 2 * room;
+    drop((served, first));
+    all_are_closed(&lane, least);
+    allow_more(&lane, if is_odd { 10 } else { 11 });
+    for moment in 0..10 {
+        let let_in = |sockets: usize| {
+            wait::until_true("clients to be let in", || lane.sockets() == least + sockets);
+        };
+        let served: Vec<_> = (0..room).map(|_| connect(LINK).expect("a connection")).collect();
+        let_in(2 * room);
+        let mut first = connect(LINK).expect("the kernel takes it");
+        let_in(2 * room + 1);
+        // Their pause begins later than that of the first.
+        wait::be_late(Duration::from_millis(50));
+        let later: Vec<_> = (0..room).map(|_| connect(LINK).expect("the kernel takes it")).collect();
+        wait::be_late(Duration::from_millis(10 * moment));
+        drop(served);
+        says(&mut first, moment);
+        drop((first, later));
+        all_are_closed(&lane, least);
+    }
 }
