@@ -92,7 +92,12 @@ pub enum Change {
     /// Another instance's record stands where ours stood.
     KeyTaken,
     RegistryLost,
-    RegistryBack,
+    RegistryStillLost {
+        lasted: Duration,
+    },
+    RegistryBack {
+        lasted: Duration,
+    },
     /// The container is being stopped.
     ShuttingDown(Signal),
     /// Main is gone, others are not: they get this signal.
@@ -183,7 +188,10 @@ impl fmt::Display for Change {
             Self::KeyHeld => write!(f, "another instance is announced under our key; waiting for it to go"),
             Self::KeyTaken => write!(f, "another instance has taken over our key; its record is left alone"),
             Self::RegistryLost => write!(f, "registry out of reach; serving on, and trying again"),
-            Self::RegistryBack => write!(f, "registry reached again"),
+            Self::RegistryStillLost { lasted } => {
+                write!(f, "registry still out of reach, for {} by now", rounded(*lasted))
+            }
+            Self::RegistryBack { lasted } => write!(f, "registry reached again after {}", rounded(*lasted)),
             Self::ShuttingDown(signal) => write!(f, "shutting down on {signal}"),
             Self::Sweeping(signal) => write!(f, "main is gone; what is left gets {signal}"),
             Self::NeverStarts { .. } => {
@@ -199,6 +207,14 @@ impl fmt::Display for Change {
             }
         }
     }
+}
+
+/// As people say it, no more exactly than they want it.
+fn rounded(span: Duration) -> String {
+    if span < Duration::from_secs(60) {
+        return format!("{span:.1?}");
+    }
+    humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
 
 impl fmt::Display for Next {

@@ -14,6 +14,11 @@ use crate::config::Conflict;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// An outage is told of again after this, then each time that it has become twice as long, and at least once in
+/// [`LONGEST_SILENCE`]: days of it must not fill a disk, nor be forgotten.
+const FIRST_SILENCE: Duration = Duration::from_secs(60);
+const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+
 #[derive(Debug, Clone)]
 pub struct Announcer {
     /// What a lease is asked for; `None` where nothing is announced.
@@ -21,8 +26,7 @@ pub struct Announcer {
     state: State,
     last_claim: ClaimId,
     last_request: RequestId,
-    /// Failures in a row.
-    failures: u32,
+    outage: Outage,
     /// Another's record stands under our key, and that has been said.
     taken: bool,
     /// There was no address to announce when that was looked at last, and that has been said.
@@ -30,6 +34,16 @@ pub struct Announcer {
     /// What may be displaced is what was there before us. Once we have been announced, what stands there came later:
     /// two instances would take the key from each other for ever.
     conflict: Conflict,
+}
+
+/// The registry is out of reach, from the first failure in a row to the next answer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outage {
+    /// In a row; none is no outage.
+    failures: u32,
+    since: Time,
+    /// When the next failure is told of again.
+    remind_at: Time,
 }
 
 /// Whether heartbeats are sent in this turn.
@@ -88,7 +102,7 @@ impl Announcer {
             state: State::Absent,
             last_claim: ClaimId(0),
             last_request: RequestId(0),
-            failures: 0,
+            outage: Outage::default(),
             taken: false,
             homeless: false,
             conflict: Conflict::Take,
@@ -315,19 +329,25 @@ impl Announcer {
     }
 
     fn succeeded(&mut self, out: &mut Out<'_>) {
-        if self.failures > 0 {
-            out.tell(Change::RegistryBack);
+        let Outage { failures, since, .. } = std::mem::take(&mut self.outage);
+        if failures > 0 {
+            out.tell(Change::RegistryBack { lasted: out.now.since(since) });
         }
-        self.failures = 0;
     }
 
     /// Notes a failure and gives the time to try again: later each time, spread over half of the delay.
     fn failed(&mut self, out: &mut Out<'_>) -> Time {
-        if self.failures == 0 {
+        let outage = &mut self.outage;
+        if outage.failures == 0 {
+            *outage = Outage { failures: 0, since: out.now, remind_at: out.now + FIRST_SILENCE };
             out.tell(Change::RegistryLost);
+        } else if outage.remind_at <= out.now {
+            let lasted = out.now.since(outage.since);
+            outage.remind_at = out.now + lasted.clamp(FIRST_SILENCE, LONGEST_SILENCE);
+            out.tell(Change::RegistryStillLost { lasted });
         }
-        let longest = RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
-        self.failures = self.failures.saturating_add(1);
+        let longest = RETRY_MIN.saturating_mul(1 << outage.failures.min(8)).min(RETRY_MAX);
+        outage.failures = outage.failures.saturating_add(1);
         later(longest, out)
     }
 

@@ -58,7 +58,9 @@ impl Journal {
                 Some(why.unwrap_or_else(|| "no answer".to_owned()))
             }
             Change::Unhealthy { check, .. } => self.failures.borrow().get(&(service, *check)).cloned(),
-            Change::RegistryLost | Change::NoAddress => registrar.last_error(service),
+            Change::RegistryLost | Change::RegistryStillLost { .. } | Change::NoAddress => {
+                registrar.last_error(service)
+            }
             Change::Announced | Change::Moved => registrar.describe(service),
             Change::KeyHeld | Change::KeyTaken => registrar.describe_rivals(service),
             _ => None,
@@ -80,6 +82,7 @@ fn level(change: &Change) -> Level {
         | Change::KeyTaken
         | Change::NoAddress
         | Change::RegistryLost
+        | Change::RegistryStillLost { .. }
         | Change::Forgotten => Level::WARN,
         Change::Sweeping(Signal(libc::SIGKILL)) => Level::WARN,
         Change::Started { .. }
@@ -93,7 +96,7 @@ fn level(change: &Change) -> Level {
         | Change::Moved
         | Change::Withdrawing(_)
         | Change::Withdrawn
-        | Change::RegistryBack
+        | Change::RegistryBack { .. }
         | Change::ShuttingDown(_)
         | Change::Sweeping(_) => Level::INFO,
         Change::SignalDropped(_) | Change::ProbeTimedOut { .. } => Level::DEBUG,

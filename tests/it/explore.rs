@@ -91,6 +91,11 @@ fn walk(config: Config) -> Table {
 fn fingerprint(world: &World) -> String {
     let supervisor = &world.supervisor;
     let whole = format!("{:?} {:?}", supervisor.services(), supervisor.phase());
+    // How long the registry has been away decides when that is told of, and nothing else.
+    let mut parts = whole.split("outage: Outage {");
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.filter_map(|part| part.split_once('}').map(|(_, after)| after));
+    let whole: String = [first].into_iter().chain(rest).collect();
     let mut print = String::new();
     for part in whole.split(|c: char| c.is_ascii_digit() || c == '.') {
         print.push_str(part);

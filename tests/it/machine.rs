@@ -473,6 +473,33 @@ fn an_unreachable_registry_is_tried_again_within_a_second_for_ever() {
     assert!(world.alive.contains_key(&MAIN));
 }
 
+#[test]
+fn an_outage_is_told_of_less_and_less_often() {
+    let mut world = started(announced());
+    let mut lines = told(&world.answer(Answer::Failed));
+    for _ in 0..3 * 24 * 360 {
+        world.advance(10 * SECOND);
+        lines.extend(told(&world.answer(Answer::Failed)));
+    }
+    assert_eq!(
+        lines[..9],
+        [
+            "registry out of reach; serving on, and trying again",
+            "registry still out of reach, for 1m by now",
+            "registry still out of reach, for 2m by now",
+            "registry still out of reach, for 4m by now",
+            "registry still out of reach, for 8m by now",
+            "registry still out of reach, for 16m by now",
+            "registry still out of reach, for 32m by now",
+            "registry still out of reach, for 1h 4m by now",
+            "registry still out of reach, for 2h 4m by now",
+        ]
+    );
+    assert_eq!(lines.len(), 9 + 69, "then each hour, for three days");
+    world.advance(SECOND);
+    assert_eq!(told(&world.answer(HELD)), ["registry reached again after 3days 1s", "announced"]);
+}
+
 /// Main, held by two links, one of them patient; started, and the attempts that it made.
 fn held_by_links(config: impl FnOnce(&mut Service)) -> (World, Vec<Action>) {
     let mut main = daemon("web");
