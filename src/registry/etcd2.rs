@@ -51,7 +51,7 @@ impl Client {
         Ok(Self { endpoints: Arc::new(endpoints), prefix: registry.prefix.clone() })
     }
 
-    pub(super) fn endpoints(&self) -> &Endpoints {
+    pub(super) fn endpoints(&self) -> &Arc<Endpoints> {
         &self.endpoints
     }
 

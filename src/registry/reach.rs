@@ -2,9 +2,13 @@
 //! key of a record to be. Reads only: no key, no lease, no folder is ever made here. Called by `ensign check --online`.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use reqwest::Method;
+use reqwest::header::DATE;
 use tokio::task::JoinSet;
 
+use super::http::{Ask, Endpoints};
 use super::skydns::Record;
 use super::{Error, Listed, Registry};
 use crate::config::{self, DnsName, HostPort, RegistryUrl};
@@ -15,6 +19,8 @@ use crate::net::resolve::Resolver;
 pub struct Reached {
     pub endpoint: String,
     pub answer: Result<(), Error>,
+    /// By how many seconds its clock is ahead of ours, where the registry's times are those of its members' clocks.
+    pub ahead: Option<i64>,
 }
 
 /// What lies where a record is to be.
@@ -48,8 +54,11 @@ pub async fn reach(registry: &config::Registry, name: &DnsName, resolver: &Arc<R
     for (place, (endpoint, registry)) in each.into_iter().enumerate() {
         let (name, resolver) = (name.clone(), Arc::clone(resolver));
         asking.spawn(async move {
-            let answer = ask(&registry, &name, resolver).await;
-            (place, Reached { endpoint, answer })
+            let (answer, ahead) = match ask(&registry, &name, resolver).await {
+                Ok(ahead) => (Ok(()), ahead),
+                Err(error) => (Err(error), None),
+            };
+            (place, Reached { endpoint, answer, ahead })
         });
     }
     let mut reached = asking.join_all().await;
@@ -57,13 +66,28 @@ pub async fn reach(registry: &config::Registry, name: &DnsName, resolver: &Arc<R
     reached.into_iter().map(|(_, reached)| reached).collect()
 }
 
-async fn ask(registry: &config::Registry, name: &DnsName, resolver: Arc<Resolver>) -> Result<(), Error> {
+async fn ask(
+    registry: &config::Registry,
+    name: &DnsName,
+    resolver: Arc<Resolver>,
+) -> Result<Option<i64>, Error> {
     let registry = Registry::new(registry, resolver)?;
     registry.list(Some(name)).await?;
     match &registry {
-        Registry::Dir(store) => store.is_writable().await,
-        Registry::Etcd3(_) | Registry::Etcd2(_) => Ok(()),
+        Registry::Dir(store) => store.is_writable().await.map(|()| None),
+        // A lease is so long, whatever the clocks say.
+        Registry::Etcd3(_) => Ok(None),
+        Registry::Etcd2(client) => Ok(ahead(client.endpoints()).await),
     }
+}
+
+/// By the date of an answer, which is in whole seconds.
+async fn ahead(endpoints: &Arc<Endpoints>) -> Option<i64> {
+    let ask = Ask { method: Method::GET, path: "/version".to_owned(), body: None };
+    let reply = endpoints.tour().send(&ask).await.ok()?;
+    let theirs = httpdate::parse_http_date(reply.headers.get(DATE)?.to_str().ok()?).ok()?;
+    let seconds = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok();
+    Some(seconds(theirs)? - seconds(SystemTime::now())?)
 }
 
 impl Registry {

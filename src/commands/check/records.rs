@@ -15,6 +15,9 @@ use crate::net::address::{self, Snapshot};
 use crate::net::resolve::Resolver;
 use crate::registry::{self, Around, Listed, NoRecord, REQUEST_TIMEOUT, Reached, Record, Registry};
 
+/// Clocks are asked in whole seconds, and not at one moment.
+const CLOCKS_APART: Duration = Duration::from_secs(3);
+
 const OUT_OF_REACH: &str = "everything would go on serving, and be announced once the registry is back";
 
 /// Reads what there is to read, not past `until`.
@@ -65,7 +68,19 @@ fn endpoints(config: &Config, reached: &[Reached]) -> Section {
         // Each says why in the table.
         findings.push(Finding::error(format!("the registry is out of reach: {url}")).hint(OUT_OF_REACH));
     }
+    findings.extend(clocks(reached));
     Section { text: aligned(&rows), findings }
+}
+
+/// The two members whose clocks are furthest apart, if that is too far.
+fn clocks(reached: &[Reached]) -> Option<Finding> {
+    let told = || reached.iter().filter_map(|one| Some((one.ahead?, &one.endpoint)));
+    let ((most, ahead), (least, behind)) = (told().max()?, told().min()?);
+    let apart = Duration::from_secs(most.abs_diff(least));
+    let text =
+        format!("the clock of {ahead} is {} ahead of that of {behind}", humantime::format_duration(apart));
+    let hint = "etcd's v2 API ends a record by the clock of its leader, at a time reckoned by that of the member that was asked";
+    (apart >= CLOCKS_APART).then(|| Finding::warning(text).hint(hint))
 }
 
 /// Of one endpoint, which is named beside it; without the error's own hint.

@@ -1,5 +1,7 @@
 //! What would be announced, and what lies in its way: each put there by hand, in a real etcd (v3, v2) or a folder.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use ensign::config::units::{dns_name, label};
@@ -7,7 +9,7 @@ use ensign::config::{Conflict, DnsName};
 use ensign::registry::{Claim, Record};
 
 use super::{File, Told, url};
-use crate::support::etcd::{self, V2};
+use crate::support::etcd::{self, Etcd, V2};
 use crate::support::place::{KEY, LONG, Place, VALUE, record};
 
 const THEIRS: &str = r#"{"host":"192.0.2.9","port":8087}"#;
@@ -185,6 +187,42 @@ fn places_with_a_meaning_of_their_own_are_told() {
     is_warned(&at("config", "x"), "SkyDNS keeps its own settings");
 }
 
+/// In front of an etcd, as if it ran where the clock says another time.
+fn with_another_clock(etcd: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut asked = vec![0; 4096];
+            let length = client.read(&mut asked).expect("a request");
+            let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
+            let mut etcd = TcpStream::connect(etcd).expect("it runs");
+            let alone = asked.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
+            etcd.write_all(alone.as_bytes()).expect("it is there");
+            let mut answer = String::new();
+            etcd.read_to_string(&mut answer).expect("text");
+            let line =
+                answer.lines().find(|line| line.starts_with("Date: ")).expect("it is dated").to_owned();
+            let answer = answer.replacen(&line, "Date: Thu, 01 Jan 2026 00:00:00 GMT", 1);
+            // Fails where nobody waits for it any more.
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+/// Of v2, whose times are those of a clock.
+#[test]
+fn members_whose_clocks_differ_are_told() {
+    let etcd = Etcd::start();
+    let (right, wrong) = (etcd.address(), with_another_clock(etcd.address()));
+    is_warned(&file(&format!("etcd2://{right},{wrong}"), "").online(), &format!("the clock of {right} is "));
+    let told = file(&format!("etcd2://{right}"), "").online();
+    assert_eq!((told.code, told.err.as_str()), (0, ""), "{told:?}");
+    let told = file(&format!("etcd://{right},{wrong}"), "").online();
+    assert_eq!((told.code, told.err.as_str()), (0, ""), "{told:?}");
+}
+
 #[test]
 fn an_endpoint_that_does_not_answer_is_a_warning_and_all_of_them_an_error() {
     let (place, dead, frozen) = (Place::v3(), etcd::free_port(), etcd::silent());
@@ -202,7 +240,7 @@ fn an_endpoint_that_does_not_answer_is_a_warning_and_all_of_them_an_error() {
 
 #[test]
 fn a_registry_that_is_none_of_the_kind_says_what_to_do() {
-    let etcd = etcd::Etcd::start_with(V2::Off);
+    let etcd = Etcd::start_with(V2::Off);
     let told = file(&format!("etcd2://{}", etcd.address()), "").online();
     is_refused(&told, "the registry is out of reach");
     assert!(told.row(&etcd.address().to_string())[1].contains("does not serve the v2 API"), "{told:?}");
