@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::certificates::Pair;
 use super::lan::Host;
-use super::wait;
+use super::{process, wait};
 
 /// Whether the v2 API is on; by default it is not.
 #[derive(Clone, Copy)]
@@ -221,6 +221,7 @@ impl Etcd {
 
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        wait::until_true("it to be frozen", || process::is_stopped(self.child.id() as i32));
     }
 
     pub fn thaw(&self) {
@@ -301,6 +302,12 @@ pub fn free_port() -> SocketAddr {
 /// A member that is frozen: it takes connections (the kernel does) and never says a word.
 pub fn silent() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")
+}
+
+/// How many have come to it since it was asked last.
+pub fn connections(silent: &TcpListener) -> usize {
+    silent.set_nonblocking(true).expect("a socket can be");
+    silent.incoming().take_while(Result::is_ok).count()
 }
 
 /// What becomes of a request.

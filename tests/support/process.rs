@@ -52,6 +52,12 @@ pub fn state(pid: i32) -> Option<char> {
     status(pid, "State")?.chars().next()
 }
 
+/// Every thread has stopped: the signal that makes it so returns before they have.
+pub fn is_stopped(pid: i32) -> bool {
+    let mut tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.all(|task| task.file_name().to_str().and_then(|task| state(task.parse().ok()?)) == Some('T'))
+}
+
 /// It runs or could: neither collected nor a zombie that waits for that (a machine's own PID 1 may take its time).
 pub fn lives(pid: i32) -> bool {
     !matches!(state(pid), None | Some('Z' | 'X'))

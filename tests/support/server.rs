@@ -97,7 +97,7 @@ impl Server {
 
     pub fn freeze(&self) {
         self.send(Signal::SIGSTOP);
-        wait::until_true("it to be frozen", || process::state(self.child.id() as i32) == Some('T'));
+        wait::until_true("it to be frozen", || process::is_stopped(self.child.id() as i32));
     }
 
     /// Ends it so that everybody who got as far as a connection gets an answer: new ones are refused, those that wait
