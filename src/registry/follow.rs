@@ -71,14 +71,15 @@ pub fn instances(listed: &[Listed]) -> Vec<Instance> {
     listed.iter().filter_map(|listed| instance(listed.record.as_ref().ok()?)).collect()
 }
 
-/// `None` for a record without a port. A weight of 0 counts as 100, as it does for resolvers.
+/// `None` for a record without a port. 0 stands for what is usual, as it does for resolvers.
 pub(super) fn instance(fields: &Fields) -> Option<Instance> {
+    let or = |number: i64, usual: i64| if number == 0 { usual } else { number };
     let bounded = |number: i64| u16::try_from(number.clamp(0, 0xffff)).unwrap_or(u16::MAX);
     Some(Instance {
         host: fields.host.clone(),
         port: u16::try_from(fields.port).ok().filter(|port| *port > 0)?,
-        priority: bounded(fields.priority),
-        weight: bounded(if fields.weight == 0 { 100 } else { fields.weight }),
+        priority: bounded(or(fields.priority, 10)),
+        weight: bounded(or(fields.weight, 100)),
     })
 }
 
@@ -101,6 +102,8 @@ mod tests {
         );
         let found = read(r#"{"host":"::1","port":80,"priority":-1,"weight":0}"#).expect("an instance");
         assert_eq!((found.priority, found.weight), (0, 100));
+        let found = read(r#"{"host":"::1","port":80,"priority":0}"#).expect("an instance");
+        assert_eq!((found.priority, found.weight), (10, 100));
         for port in ["0", "-1", "65536"] {
             assert_eq!(read(&format!(r#"{{"host":"::1","port":{port}}}"#)), None);
         }

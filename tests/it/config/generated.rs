@@ -155,7 +155,7 @@ fn announce() -> impl Strategy<Value = Announce> {
         prop::collection::vec(rule, 1..4),
         2_u64..99_999,
         any::<u64>(),
-        any::<(u16, u16, bool)>(),
+        (1_u16.., 1_u16.., any::<bool>()),
     )
         .prop_map(|(name, instance, port, address, ttl, dns_ttl, (priority, weight, waits))| Announce {
             // Under one parent, and never with equal keys: the port is part of it.

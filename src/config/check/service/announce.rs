@@ -33,8 +33,8 @@ pub fn check(
     let ttl = values.or(&raw.ttl, Duration::from_secs(60), lease);
     let no_longer_than_ttl = Duration::from_secs(ttl.map_or(5, |ttl| ttl.as_secs().min(5)));
     let dns_ttl = values.or(&raw.dns_ttl, no_longer_than_ttl, whole_seconds);
-    let priority = values.number(&raw.priority, 10, 0..=u16::MAX);
-    let weight = values.number(&raw.weight, 100, 0..=u16::MAX);
+    let priority = values.number(&raw.priority, 10, 1..=u16::MAX);
+    let weight = values.number(&raw.weight, 100, 1..=u16::MAX);
     let conflicts = [("take", Conflict::Take), ("wait", Conflict::Wait)];
     let conflict = values.choice(&raw.conflict, Conflict::Take, &conflicts);
 
