@@ -109,6 +109,11 @@ impl Announcer {
         }
     }
 
+    /// There is something that may be announced.
+    pub fn announces(&self) -> bool {
+        self.ttl.is_some()
+    }
+
     pub fn state(&self) -> State {
         self.state
     }
@@ -261,6 +266,13 @@ impl Announcer {
                 | Answer::NoAddress
                 | Answer::Failed,
             ) => {}
+        }
+    }
+
+    /// The registry may have forgotten us meanwhile: the next heartbeat is due now.
+    pub fn doubt(&mut self, now: Time) {
+        if let State::Held { early_at, renew_at, .. } = &mut self.state {
+            (*early_at, *renew_at) = (now, now);
         }
     }
 

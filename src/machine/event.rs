@@ -55,6 +55,8 @@ pub enum Event {
     Reached { service: ServiceId, link: LinkId, attempt: AttemptId, verdict: Verdict },
     /// A registry request is over.
     Answered { service: ServiceId, request: RequestId, answer: Answer },
+    /// The system's clock was set. Where the machine was suspended, time has passed that no deadline knows of.
+    ClockSet,
     /// A deadline has come; what is due follows from the time.
     Tick,
 }

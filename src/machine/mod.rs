@@ -119,6 +119,7 @@ impl Supervisor {
         match event {
             Event::Started => self.started = Progress::Started,
             Event::Tick => {}
+            Event::ClockSet => self.services.iter_mut().for_each(|service| service.doubt(now)),
             Event::Signal(signal) => self.signalled(signal, now, actions),
             Event::Descendants(descendants) => self.descendants = descendants,
             Event::Spawned { service, run } => {

@@ -57,6 +57,11 @@ impl Service {
         self.health.state()
     }
 
+    /// Time may have passed that nobody has noticed.
+    pub fn doubt(&mut self, now: Time) {
+        self.announcer.doubt(now);
+    }
+
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
     }

@@ -26,6 +26,7 @@ use crate::links::{Exported, Links};
 use crate::machine::Supervisor;
 use crate::machine::event::{Descendants, Event, Verdict};
 use crate::machine::time::Time;
+use crate::sys::clock::Clock;
 use crate::sys::signals::Signals;
 use crate::sys::{process, tty};
 
@@ -105,6 +106,7 @@ impl<'a> Driver<'a> {
 
     async fn drive(mut self) -> io::Result<u8> {
         let signals = self.signals.watch()?;
+        let clock = self.clock();
         // What came while we were starting goes first: a container that is told to stop before main runs never runs it.
         let mut exit = self.take_signals()?;
         if exit.is_none() {
@@ -122,6 +124,12 @@ impl<'a> Driver<'a> {
                     None => std::future::pending().await,
                 }
             };
+            let clock_set = async {
+                match &clock {
+                    Some(clock) => clock.is_set().await,
+                    None => std::future::pending().await,
+                }
+            };
             exit = tokio::select! {
                 biased;
                 ready = signals.readable() => {
@@ -130,8 +138,16 @@ impl<'a> Driver<'a> {
                 }
                 Some(event) = self.events.recv() => self.feed([event]),
                 () = due => self.feed([Event::Tick]),
+                () = clock_set => self.feed([Event::ClockSet]),
             };
         }
+    }
+
+    /// For those who have something in a registry, which forgets. Without it a heartbeat comes when it comes.
+    fn clock(&self) -> Option<Clock> {
+        let announces = self.supervisor.services().iter().any(|service| service.announcer().announces());
+        let clock = announces.then(Clock::watch)?;
+        clock.inspect_err(|error| tracing::debug!("cannot watch the clock: {error}")).ok()
     }
 
     /// Feeds every signal that has come. Gives the exit code once there is one.

@@ -24,10 +24,11 @@ const HELD: Answer = Answer::Held { ttl: Duration::from_secs(60) };
 type Happen = fn(&mut World) -> Option<Vec<Action>>;
 
 /// What may happen in a state, as docs/machine.md names it.
-const HAPPENINGS: [(&str, Happen); 20] = [
+const HAPPENINGS: [(&str, Happen); 21] = [
     ("the next deadline comes", |world| {
         world.supervisor.next_deadline().map(|at| world.advance(at.since(world.now)))
     }),
+    ("the clock is set", |world| Some(world.feed(Event::ClockSet))),
     ("TERM", |world| Some(world.signal(15))),
     ("INT", |world| Some(world.signal(2))),
     ("HUP", |world| Some(world.signal(1))),

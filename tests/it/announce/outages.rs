@@ -4,15 +4,16 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime, clock_settime};
 
 use super::{Announced, TTL};
 use crate::support::etcd::{Data, Etcd};
 use crate::support::namespace::Place;
 use crate::support::process;
-use crate::support::service::{KEY, VALUE, command, send};
+use crate::support::service::{ANNOUNCE, Folder, KEY, VALUE, command, registry, send};
 use crate::support::skip::{self, Need};
 use crate::support::wait;
-use crate::support::watch::Api;
+use crate::support::watch::{Api, Watch};
 
 const LOST: &str = "registry out of reach";
 const FOUND: &str = "registry reached again";
@@ -183,5 +184,29 @@ fn a_record_deleted_by_hand_comes_back() {
         assert_eq!(back.value.as_deref(), Some(VALUE));
         assert!(back.at - web.watch.nth(1).at < TTL, "by the next heartbeat");
         assert_eq!((web.service.logged("forgotten"), web.service.logged(LOST)), (1, 0));
+    });
+}
+
+/// As on a machine that was suspended: the record is gone with its time, and the clock is set when it goes on. The
+/// heartbeat itself would be minutes away.
+#[test]
+fn a_machine_that_goes_on_has_the_record_again() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    super::with_both(|etcd, api| {
+        let announce = ANNOUNCE.replace("ttl = \"2s\"", "ttl = \"1h\"");
+        let text = command(&["hold"]) + &announce + &registry(api, etcd.address());
+        let (watch, _service) = (Watch::open(etcd, api), Folder::with(&text).start(Place::First));
+        watch.nth(0);
+        api.delete(etcd, KEY);
+        assert_eq!(watch.nth(1).value, None);
+        let now = clock_gettime(ClockId::CLOCK_REALTIME).expect("there is a clock");
+        clock_settime(ClockId::CLOCK_REALTIME, now).unwrap_or_else(|why| {
+            panic!("this test sets the clock: {why}. ENSIGN_SKIP_NS=1 leaves it out, with others that need rights")
+        });
+        let (gone, back) = (watch.nth(1).at, watch.nth(2));
+        assert_eq!(back.value.as_deref(), Some(VALUE));
+        assert!(back.at - gone < BACK_WITHIN, "{:?}", back.at - gone);
     });
 }
