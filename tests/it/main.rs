@@ -10,6 +10,7 @@
 mod support;
 
 mod announce;
+mod cluster;
 mod config;
 mod demo;
 mod docker;

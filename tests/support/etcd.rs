@@ -270,7 +270,6 @@ fn launch(
         .unwrap_or_else(|e| panic!("these tests need a real etcd in PATH (Debian: etcd-server): {e}"))
 }
 
-/// HTTP/1.0, so that the answer ends with the connection and is never chunked.
 fn request(
     to: SocketAddr,
     headers: &str,
@@ -278,8 +277,20 @@ fn request(
     path: &str,
     body: &str,
 ) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(to)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    request_within(Duration::from_secs(10), to, headers, method, path, body)
+}
+
+/// HTTP/1.0, so that the answer ends with the connection and is never chunked. Waits so long at most for a part of it.
+pub fn request_within(
+    patience: Duration,
+    to: SocketAddr,
+    headers: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     let kind = if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
     write!(
         stream,

@@ -9,7 +9,9 @@ use super::namespace::{Place, Running, Sandbox};
 
 /// A machine in the network: something keeps its namespace, and commands can be run in it.
 pub struct Host {
-    keeper: Running,
+    /// Of a process in that namespace.
+    pid: i32,
+    _keeper: Option<Running>,
     pub address: Ipv4Addr,
 }
 
@@ -22,7 +24,17 @@ pub struct Lan {
 impl Lan {
     /// With so many hosts beside the switch.
     pub fn of(hosts: u8) -> Self {
-        let switch = Host { keeper: keeper(Sandbox::new(Place::First)), address: address(0) };
+        Self::around(Host::kept(Sandbox::new(Place::First).net(), 0), hosts)
+    }
+
+    /// As `of`, but the switch is in the network of this process, which can then talk to each host. Only for a test that
+    /// has a network of its own ([`super::namespace::ran_inside`]).
+    pub fn here(hosts: u8) -> Self {
+        let pid = std::process::id().try_into().expect("a pid");
+        Self::around(Host { pid, _keeper: None, address: address(0) }, hosts)
+    }
+
+    fn around(switch: Host, hosts: u8) -> Self {
         let at = format!("{}/24", switch.address);
         switch.ip(&["link", "add", "lan", "type", "bridge"]);
         switch.ip(&["addr", "add", &at, "dev", "lan"]);
@@ -33,39 +45,40 @@ impl Lan {
 }
 
 impl Host {
+    /// One in whose namespace a process does nothing but keep it.
+    fn kept(sandbox: Sandbox, number: u8) -> Self {
+        let keeper = sandbox.start(acted(&["hold"]));
+        keeper.until_line("ready");
+        Self { pid: keeper.init(), _keeper: Some(keeper), address: address(number) }
+    }
+
     /// A sandbox whose network is this host's.
     pub fn sandbox(&self) -> Sandbox {
-        Sandbox::new(Place::First).beside(self.keeper.init())
+        Sandbox::new(Place::First).beside(self.pid)
     }
 
     /// To run `program` in this host's network.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(super::namespace::joining(self.keeper.init())).arg(program);
+        command.args(super::namespace::joining(self.pid)).arg(program);
         command
     }
 
-    fn ip(&self, args: &[&str]) {
+    pub fn ip(&self, args: &[&str]) {
         let done = self.command("ip").args(args).output().expect("nsenter and ip are there");
         assert!(done.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// One more host at this switch.
     fn connect(&self, number: u8) -> Host {
-        let host = Host { keeper: keeper(self.sandbox()), address: address(number) };
-        let (port, pid) = (format!("port{number}"), host.keeper.init().to_string());
+        let host = Host::kept(self.sandbox().net(), number);
+        let (port, pid) = (format!("port{number}"), host.pid.to_string());
         self.ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &pid]);
         self.ip(&["link", "set", &port, "master", "lan", "up"]);
         host.ip(&["addr", "add", &format!("{}/24", host.address), "dev", "eth0"]);
         host.ip(&["link", "set", "eth0", "up"]);
         host
     }
-}
-
-fn keeper(sandbox: Sandbox) -> Running {
-    let keeper = sandbox.net().start(acted(&["hold"]));
-    keeper.until_line("ready");
-    keeper
 }
 
 fn address(number: u8) -> Ipv4Addr {

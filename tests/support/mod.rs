@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub mod certificates;
+pub mod chronicle;
+pub mod cluster;
 pub mod docker;
 pub mod etcd;
 pub mod lan;

@@ -14,7 +14,7 @@ use super::etcd::Etcd;
 use super::wait;
 
 /// Which of etcd's two APIs; each has data of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Api {
     V3,
     V2,

@@ -1,0 +1,205 @@
+//! What an announcement is worth while its cluster of three etcds is in trouble: for how long a record was missing while
+//! its service was fit, and there while it was not, by the cluster's own account. docs/promises.md has the numbers.
+
+mod fleet;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use self::fleet::{Fleet, Turn};
+use self::table::{Row, Worst};
+use crate::support::chronicle::{Chronicle, Presence};
+use crate::support::cluster::{At, Cluster, Member};
+use crate::support::etcd::Data;
+use crate::support::namespace::ran_inside;
+use crate::support::wait;
+use crate::support::watch::Api;
+
+/// How long a fault lasts: a record that nobody renewed would be gone by then.
+const LASTS: Duration = Duration::from_secs(13);
+/// Whatever a frozen member or a cut cable has held back has come by then.
+const LATE: Duration = Duration::from_secs(2);
+/// Requests that nobody answers, the check's own interval, and what a busy machine adds.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(4);
+/// After an outage.
+const RIGHT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A cluster to which things happen, one after the other.
+struct Lane {
+    cluster: Cluster,
+    chronicle: Chronicle,
+}
+
+/// How a fault goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Two members answer all the time, but for an election.
+    Minor,
+    /// There is no quorum until it is mended.
+    Outage,
+}
+
+impl Lane {
+    fn start() -> Self {
+        let cluster = Cluster::start(1);
+        let chronicle = Chronicle::begin(&cluster);
+        Self { cluster, chronicle }
+    }
+
+    /// Lets it happen to `target`, which one half of the services asks first, while some services become unfit, then
+    /// while it lasts, and the rest just before it is over.
+    fn suffer(
+        &mut self,
+        fault: &str,
+        kind: Kind,
+        target: Member,
+        strike: impl FnOnce(&mut Cluster),
+        last: impl FnOnce(&mut Cluster),
+        mend: impl FnOnce(&mut Cluster),
+    ) {
+        let Self { cluster, chronicle } = self;
+        let mut fleet = Fleet::start(cluster, target);
+        Turn::ALL.into_iter().for_each(|turn| fleet.until(chronicle, turn, Presence::There));
+        let begun = Instant::now();
+        strike(cluster);
+        fleet.turn(Turn::Early);
+        let answers = (kind == Kind::Minor).then(|| cluster.until_quorum());
+        last(cluster);
+        if kind == Kind::Minor {
+            fleet.until(chronicle, Turn::Early, Presence::Gone);
+            fleet.turn(Turn::Late);
+            fleet.until(chronicle, Turn::Late, Presence::Gone);
+        }
+        mend(cluster);
+        let answers = answers.unwrap_or_else(|| cluster.until_quorum());
+        let blind = answers - begun;
+        cluster.until_healthy();
+        fleet.until(chronicle, Turn::Early, Presence::Gone);
+        if kind == Kind::Outage {
+            fleet.until(chronicle, Turn::Late, Presence::There);
+        }
+        wait::be_late(LATE);
+        chronicle.until_complete(cluster);
+        let end = Instant::now();
+        // What was there before is not in the account of a cluster that was wiped.
+        let from = if kind == Kind::Outage { answers } else { begun };
+        let row = Row {
+            fault: fault.to_owned(),
+            v3: Worst::of(&fleet, chronicle, Api::V3, [from, answers, end]),
+            v2: Worst::of(&fleet, chronicle, Api::V2, [from, answers, end]),
+        };
+        eprintln!("{row:?} without a quorum for {blind:?}");
+        let (missing, there) = match kind {
+            Kind::Minor => (Duration::ZERO, WITHDRAWN_WITHIN),
+            Kind::Outage => (RIGHT_WITHIN, RIGHT_WITHIN),
+        };
+        for (api, worst) in [("v3", &row.v3), ("v2", &row.v2)] {
+            assert!(worst.missing <= missing, "{fault}, {api}: missing for {:?}", worst.missing);
+            assert!(worst.there <= there, "{fault}, {api}: there for {:?}", worst.there);
+        }
+        table::note(&row);
+        if kind == Kind::Minor {
+            fleet.turn_back(Turn::Late);
+        }
+        fleet.until(chronicle, Turn::Late, Presence::There);
+        fleet.stop(chronicle);
+    }
+
+    fn follower(&self) -> Member {
+        self.cluster.leader().others()[0]
+    }
+}
+
+fn lasts(_cluster: &mut Cluster) {
+    wait::be_late(LASTS);
+}
+
+#[test]
+fn a_member_dies() {
+    if ran_inside(a_member_dies) {
+        return;
+    }
+    let mut lane = Lane::start();
+    for (fault, target) in [("leader killed", lane.cluster.leader()), ("follower killed", lane.follower())] {
+        let (kill, restart) = (|c: &mut Cluster| c.kill(target), |c: &mut Cluster| c.restart(target));
+        lane.suffer(fault, Kind::Minor, target, kill, lasts, restart);
+    }
+}
+
+#[test]
+fn a_member_freezes() {
+    if ran_inside(a_member_freezes) {
+        return;
+    }
+    let mut lane = Lane::start();
+    let leader = lane.cluster.leader();
+    let (freeze, thaw) = (|c: &mut Cluster| c.freeze(leader), |c: &mut Cluster| c.thaw(leader));
+    lane.suffer("leader frozen", Kind::Minor, leader, freeze, lasts, thaw);
+    let follower = lane.follower();
+    let (freeze, thaw) = (|c: &mut Cluster| c.freeze(follower), |c: &mut Cluster| c.thaw(follower));
+    lane.suffer("follower frozen", Kind::Minor, follower, freeze, lasts, thaw);
+}
+
+#[test]
+fn a_member_is_cut_off() {
+    if ran_inside(a_member_is_cut_off) {
+        return;
+    }
+    let mut lane = Lane::start();
+    let leader = lane.cluster.leader();
+    lane.suffer(
+        "leader cut off from the others",
+        Kind::Minor,
+        leader,
+        |c| c.isolate(leader),
+        lasts,
+        Cluster::heal,
+    );
+    let follower = lane.follower();
+    lane.suffer(
+        "follower cut off from the others",
+        Kind::Minor,
+        follower,
+        |c| c.isolate(follower),
+        lasts,
+        Cluster::heal,
+    );
+    let (leader, us) = (lane.cluster.leader(), At::Client(0));
+    let cut = |c: &mut Cluster| c.cut(At::Member(leader), us);
+    lane.suffer("the member in use cut off from us", Kind::Minor, leader, cut, lasts, Cluster::heal);
+}
+
+#[test]
+fn a_cluster_restarts() {
+    if ran_inside(a_cluster_restarts) {
+        return;
+    }
+    let mut lane = Lane::start();
+    let first = lane.cluster.leader();
+    let restart = |cluster: &mut Cluster, member| {
+        cluster.terminate(member);
+        cluster.restart(member);
+        cluster.until_healthy();
+    };
+    let strike = |cluster: &mut Cluster| {
+        cluster.terminate(first);
+        cluster.restart(first);
+    };
+    let rest = |cluster: &mut Cluster| {
+        let begun = Instant::now();
+        cluster.until_healthy();
+        while begun.elapsed() < LASTS {
+            first.others().into_iter().chain([first]).for_each(|member| restart(cluster, member));
+        }
+    };
+    lane.suffer("rolling restart", Kind::Minor, first, strike, rest, |_| ());
+    let first = lane.cluster.leader();
+    let [second, third] = first.others();
+    let all = |cluster: &mut Cluster| Member::ALL.into_iter().for_each(|member| cluster.kill(member));
+    let two = |cluster: &mut Cluster| [first, second].into_iter().for_each(|member| cluster.kill(member));
+    let again =
+        |cluster: &mut Cluster| [first, second].into_iter().for_each(|member| cluster.restart(member));
+    lane.suffer("all killed and restarted", Kind::Outage, first, all, |_| (), |c| c.restart_all(Data::Kept));
+    lane.suffer("quorum lost for longer than the TTL", Kind::Outage, third, two, lasts, again);
+    lane.suffer("all data wiped", Kind::Outage, first, all, lasts, |c| c.restart_all(Data::Wiped));
+}
