@@ -1,5 +1,5 @@
-//! What is said to a cluster over HTTP: one request, one answer. `endpoints` has the way to it, `tls` the client, `auth`
-//! who we are, `reason` why it failed.
+//! What is said to a cluster over HTTP: one request, one answer. `tour` is the way through its `endpoints`, `tls` has the client,
+//! `auth` who we are, `reason` why it failed.
 //!
 //! Nothing here waits between attempts or knows what is being said. One connection to an endpoint is kept, without a
 //! timer of its own: a heartbeat opens none and looks no name up. One that was closed meanwhile is known to be; one that
@@ -15,9 +15,11 @@ mod endpoints;
 mod files;
 mod reason;
 mod tls;
+mod tour;
 
 pub use auth::Scheme;
-pub use endpoints::{Endpoints, Tour};
+pub use endpoints::Endpoints;
+pub use tour::Tour;
 
 use auth::Pass;
 use endpoints::Endpoint;

@@ -6,7 +6,7 @@ mod table;
 
 use std::time::{Duration, Instant};
 
-use self::fleet::{Fleet, Turn};
+use self::fleet::{Fleet, TTL, Turn};
 use self::table::{Row, Worst};
 use crate::support::chronicle::{Chronicle, Presence};
 use crate::support::cluster::{At, Cluster, Member};
@@ -19,10 +19,13 @@ use crate::support::watch::Api;
 const LASTS: Duration = Duration::from_secs(13);
 /// Whatever a frozen member or a cut cable has held back has come by then.
 const LATE: Duration = Duration::from_secs(2);
-/// Requests that nobody answers, the check's own interval, and what a busy machine adds.
-const WITHDRAWN_WITHIN: Duration = Duration::from_secs(4);
+/// One request that nobody answers (1 s), the check's own interval (0.2 s), and what a busy machine adds.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(2);
 /// After an outage.
-const RIGHT_WITHIN: Duration = Duration::from_secs(5);
+const RIGHT_WITHIN: Duration = Duration::from_secs(2);
+/// After one that was longer than the TTL: v3 grants each lease its whole time again when a leader comes, and looks for
+/// those that are over now and then. What we have withdrawn ourselves by then is left to that.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(TTL.as_secs() + 3);
 
 /// A cluster to which things happen, one after the other.
 struct Lane {
@@ -35,8 +38,10 @@ struct Lane {
 enum Kind {
     /// Two members answer all the time, but for an election.
     Minor,
-    /// There is no quorum until it is mended.
+    /// There is no quorum until it is mended, which is before a TTL has passed.
     Outage,
+    /// And after.
+    LongOutage,
 }
 
 impl Lane {
@@ -60,7 +65,7 @@ impl Lane {
         let Self { cluster, chronicle } = self;
         let mut fleet = Fleet::start(cluster, target);
         Turn::ALL.into_iter().for_each(|turn| fleet.until(chronicle, turn, Presence::There));
-        let begun = Instant::now();
+        let (begun, clusters) = (Instant::now(), chronicle.clusters());
         strike(cluster);
         fleet.turn(Turn::Early);
         let answers = (kind == Kind::Minor).then(|| cluster.until_quorum());
@@ -75,14 +80,14 @@ impl Lane {
         let blind = answers - begun;
         cluster.until_healthy();
         fleet.until(chronicle, Turn::Early, Presence::Gone);
-        if kind == Kind::Outage {
+        if kind != Kind::Minor {
             fleet.until(chronicle, Turn::Late, Presence::There);
         }
         wait::be_late(LATE);
         chronicle.until_complete(cluster);
         let end = Instant::now();
         // What was there before is not in the account of a cluster that was wiped.
-        let from = if kind == Kind::Outage { answers } else { begun };
+        let from = if chronicle.clusters() == clusters { begun } else { answers };
         let row = Row {
             fault: fault.to_owned(),
             v3: Worst::of(&fleet, chronicle, Api::V3, [from, answers, end]),
@@ -92,6 +97,7 @@ impl Lane {
         let (missing, there) = match kind {
             Kind::Minor => (Duration::ZERO, WITHDRAWN_WITHIN),
             Kind::Outage => (RIGHT_WITHIN, RIGHT_WITHIN),
+            Kind::LongOutage => (RIGHT_WITHIN, FORGOTTEN_WITHIN),
         };
         for (api, worst) in [("v3", &row.v3), ("v2", &row.v2)] {
             assert!(worst.missing <= missing, "{fault}, {api}: missing for {:?}", worst.missing);
@@ -194,12 +200,36 @@ fn a_cluster_restarts() {
     };
     lane.suffer("rolling restart", Kind::Minor, first, strike, rest, |_| ());
     let first = lane.cluster.leader();
-    let [second, third] = first.others();
-    let all = |cluster: &mut Cluster| Member::ALL.into_iter().for_each(|member| cluster.kill(member));
-    let two = |cluster: &mut Cluster| [first, second].into_iter().for_each(|member| cluster.kill(member));
-    let again =
-        |cluster: &mut Cluster| [first, second].into_iter().for_each(|member| cluster.restart(member));
-    lane.suffer("all killed and restarted", Kind::Outage, first, all, |_| (), |c| c.restart_all(Data::Kept));
-    lane.suffer("quorum lost for longer than the TTL", Kind::Outage, third, two, lasts, again);
-    lane.suffer("all data wiped", Kind::Outage, first, all, lasts, |c| c.restart_all(Data::Wiped));
+    lane.suffer(
+        "all killed and restarted",
+        Kind::Outage,
+        first,
+        kill_all,
+        |_| (),
+        |c| c.restart_all(Data::Kept),
+    );
+}
+
+fn kill_all(cluster: &mut Cluster) {
+    Member::ALL.into_iter().for_each(|member| cluster.kill(member));
+}
+
+#[test]
+fn a_quorum_is_lost() {
+    if ran_inside(a_quorum_is_lost) {
+        return;
+    }
+    let mut lane = Lane::start();
+    let short = |_: &mut Cluster| wait::be_late(TTL / 2);
+    for (fault, kind, last) in [
+        ("quorum lost for half of the TTL", Kind::Outage, short as fn(&mut Cluster)),
+        ("quorum lost for longer than the TTL", Kind::LongOutage, lasts),
+    ] {
+        let survivor = lane.cluster.leader();
+        let two = |cluster: &mut Cluster| survivor.others().into_iter().for_each(|m| cluster.kill(m));
+        let again = |cluster: &mut Cluster| survivor.others().into_iter().for_each(|m| cluster.restart(m));
+        lane.suffer(fault, kind, survivor, two, last, again);
+    }
+    let first = lane.cluster.leader();
+    lane.suffer("all data wiped", Kind::LongOutage, first, kill_all, lasts, |c| c.restart_all(Data::Wiped));
 }

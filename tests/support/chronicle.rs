@@ -87,6 +87,11 @@ impl Chronicle {
         });
     }
 
+    /// How many clusters there have been: one that was wiped is another.
+    pub fn clusters(&self) -> usize {
+        lock(&self.book).clusters.len()
+    }
+
     /// What became of the key, in the order in which it did; in the latest cluster only, where one was wiped.
     pub fn of(&self, api: Api, key: &str) -> Vec<Change> {
         let book = lock(&self.book);

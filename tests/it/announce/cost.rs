@@ -119,7 +119,8 @@ fn thousands_of_heartbeats_take_no_more_memory_than_a_hundred() {
             }
             let grown = memory(own).saturating_sub(first);
             println!("after 4000 heartbeats {grown} kB more than after 500");
-            assert!(grown < 200, "{grown} kB more");
+            // What a leak of 75 bytes a heartbeat would come to; pages of our own code come and go with less.
+            assert!(grown < 256, "{grown} kB more");
             assert_eq!(opened() - before, 0, "one connection for all");
             registry.withdraw(&claim).await.expect("withdrawn");
         });
