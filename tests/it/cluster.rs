@@ -2,6 +2,7 @@
 //! its service was fit, and there while it was not, by the cluster's own account. docs/promises.md has the numbers.
 
 mod fleet;
+mod secure;
 mod table;
 
 use std::time::{Duration, Instant};

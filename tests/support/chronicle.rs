@@ -45,12 +45,13 @@ impl Chronicle {
         for api in Api::BOTH {
             for address in Member::ALL.map(|member| cluster.address(member)) {
                 let (book, over) = (Arc::clone(&this.book), Arc::clone(&this.over));
+                let headers = cluster.headers().to_owned();
                 thread::spawn(move || {
                     while !over.load(Ordering::Relaxed) {
                         // From the beginning each time: what has been told before is in the book.
                         let _ended = match api {
-                            Api::V3 => listen_v3(address, &book),
-                            Api::V2 => listen_v2(address, &book),
+                            Api::V3 => listen_v3(address, &headers, &book),
+                            Api::V2 => listen_v2(address, &headers, &book),
                         };
                         wait::be_late(PAUSE);
                     }
@@ -168,19 +169,19 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 }
 
 /// Sends a request, and gives what follows the answer's headers, and those.
-fn open(to: SocketAddr, request: &str, body: &str) -> Option<(BufReader<TcpStream>, String)> {
+fn open(to: SocketAddr, headers: &str, request: &str, body: &str) -> Option<(BufReader<TcpStream>, String)> {
     let mut stream = TcpStream::connect(to).ok()?;
-    write!(stream, "{request} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+    write!(stream, "{request} HTTP/1.0\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).ok()?;
     let (mut lines, mut headers) = (BufReader::new(stream), String::new());
     while lines.read_line(&mut headers).ok()? > 2 {}
     Some((lines, headers))
 }
 
 /// A watch from the first revision on, until it ends.
-fn listen_v3(address: SocketAddr, book: &Mutex<Book>) -> Option<()> {
+fn listen_v3(address: SocketAddr, headers: &str, book: &Mutex<Book>) -> Option<()> {
     let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
     let ask = json!({"create_request": {"key": from, "range_end": to, "start_revision": 1}}).to_string();
-    let (lines, _) = open(address, "POST /v3/watch", &ask)?;
+    let (lines, _) = open(address, headers, "POST /v3/watch", &ask)?;
     for line in lines.lines() {
         let (said, at) = (serde_json::from_str::<Value>(&line.ok()?).ok()?, Instant::now());
         let result = &said["result"];
@@ -201,12 +202,12 @@ fn listen_v3(address: SocketAddr, book: &Mutex<Book>) -> Option<()> {
 
 /// One change after the other from the first that is known, until one can't be had. A stream would end with the first
 /// that is history.
-fn listen_v2(address: SocketAddr, book: &Mutex<Book>) -> Option<()> {
+fn listen_v2(address: SocketAddr, headers: &str, book: &Mutex<Book>) -> Option<()> {
     let mut next = 1;
     loop {
         let request = format!("GET /v2/keys/skydns?wait=true&recursive=true&waitIndex={next}");
-        let (mut rest, headers) = open(address, &request, "")?;
-        let id = headers.lines().find_map(|line| line.strip_prefix("X-Etcd-Cluster-Id: "))?.trim();
+        let (mut rest, head) = open(address, headers, &request, "")?;
+        let id = head.lines().find_map(|line| line.strip_prefix("X-Etcd-Cluster-Id: "))?.trim();
         let cluster = lock(book).cluster(u64::from_str_radix(id, 16).ok()?);
         let mut body = String::new();
         rest.read_to_string(&mut body).ok()?;

@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::etcd::{Data, request_within};
+use super::certificates::Pair;
+use super::etcd::{Data, request_within, turn_auth_on};
 use super::lan::{Host, Lan};
 use super::wait;
 
@@ -43,6 +44,16 @@ pub struct Cluster {
     /// Counts the clusters that there were at these addresses.
     wiped: u32,
     cuts: Vec<(At, At)>,
+    tls: Option<Tls>,
+    /// Header lines of requests of ours: root's, once there is one.
+    headers: String,
+}
+
+/// What clients meet at the second of a member's addresses, and whose certificates they must show there.
+#[derive(Clone)]
+pub struct Tls {
+    pub server: Pair,
+    pub clients_ca: PathBuf,
 }
 
 impl Member {
@@ -57,6 +68,21 @@ impl Member {
 impl Cluster {
     /// Three members that answer, and so many hosts beside them for clients.
     pub fn start(clients: u8) -> Self {
+        Self::start_with(clients, None)
+    }
+
+    /// As `start`; each also speaks TLS, and both APIs want to know who asks.
+    pub fn start_secure(clients: u8, tls: Tls, password: &str) -> Self {
+        let mut cluster = Self::start_with(clients, Some(tls));
+        let to = cluster.address(Member::ALL[0]);
+        cluster.headers = turn_auth_on(password, |headers, method, path, body| {
+            let long = Duration::from_secs(10);
+            request_within(long, to, headers, method, path, body).expect("a member answers")
+        });
+        cluster
+    }
+
+    fn start_with(clients: u8, tls: Option<Tls>) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "cluster"]).arg(data.path()).status();
         assert!(mounted.expect("mount is there").success(), "these tests run in namespaces of their own");
@@ -66,6 +92,8 @@ impl Cluster {
             data,
             wiped: 0,
             cuts: Vec::new(),
+            tls,
+            headers: String::new(),
         };
         cluster.restart_all(Data::Kept);
         cluster.until_healthy();
@@ -75,6 +103,16 @@ impl Cluster {
     /// Where clients find it.
     pub fn address(&self, member: Member) -> SocketAddr {
         (self.lan.hosts[member.0].address, 2379).into()
+    }
+
+    /// Where clients find it by TLS.
+    pub fn secure_address(&self, member: Member) -> SocketAddr {
+        (self.lan.hosts[member.0].address, 2378).into()
+    }
+
+    /// Header lines with which both APIs take us for root. A member that was restarted does not take them for v3.
+    pub fn headers(&self) -> &str {
+        &self.headers
     }
 
     /// A host with an address of its own, for programs that talk to the cluster.
@@ -110,9 +148,14 @@ impl Cluster {
         let name = |member: Member| format!("m{}", member.0);
         let peer = |member: Member| format!("http://{}:2380", self.lan.hosts[member.0].address);
         let all = Member::ALL.map(|member| format!("{}={}", name(member), peer(member))).join(",");
-        let client = format!("http://{}", self.address(member));
-        let etcd = self.lan.hosts[member.0]
-            .command("etcd")
+        let mut client = format!("http://{}", self.address(member));
+        let mut etcd = self.lan.hosts[member.0].command("etcd");
+        if let Some(Tls { server, clients_ca }) = &self.tls {
+            client = format!("{client},https://{}", self.secure_address(member));
+            etcd.arg("--cert-file").arg(&server.cert).arg("--key-file").arg(&server.key);
+            etcd.arg("--client-cert-auth").arg("--trusted-ca-file").arg(clients_ca);
+        }
+        let etcd = etcd
             .args(["--name", &name(member), "--logger", "zap", "--log-level", "fatal", "--enable-v2=true"])
             .arg("--data-dir")
             .arg(self.folder(member))
@@ -211,13 +254,12 @@ impl Cluster {
 
     /// It has just read something that only a quorum can know.
     fn answers(&self, member: Member) -> bool {
-        let read = self.ask(member, "POST", "/v3/kv/range", r#"{"key":"eA=="}"#);
-        read.is_some_and(|(status, _)| status == 200)
+        self.ask(member, "GET", "/health", "").is_some_and(|(status, _)| status == 200)
     }
 
     /// Status and body; `None` where it does not answer in time.
     pub fn ask(&self, member: Member, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        request_within(PATIENCE, self.address(member), "", method, path, body).ok()
+        request_within(PATIENCE, self.address(member), &self.headers, method, path, body).ok()
     }
 
     fn folder(&self, member: Member) -> PathBuf {

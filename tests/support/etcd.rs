@@ -53,6 +53,47 @@ pub struct Etcd {
     headers: String,
 }
 
+/// What [`USER`] may do, as v3 wants to be told.
+fn granted() -> String {
+    let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
+    format!(r#"{{"name":"ens","perm":{{"permType":"READWRITE","key":"{from}","range_end":"{to}"}}}}"#)
+}
+
+/// Makes users by `ask`, which takes headers, method, path and body. Gives the headers of root.
+pub fn turn_auth_on(password: &str, ask: impl Fn(&str, &str, &str, &str) -> (u16, String)) -> String {
+    let done = |headers: &str, method: &str, path: &str, body: &str| {
+        let (status, answer) = ask(headers, method, path, body);
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+    };
+    let v3 = |path: &str, body: String| done("", "POST", &format!("/v3/auth/{path}"), &body);
+    for (user, password) in [("root", ROOT_PASSWORD), (USER, password)] {
+        v3("user/add", format!(r#"{{"name":"{user}","password":"{password}"}}"#));
+        v3("role/add", format!(r#"{{"name":"{user}"}}"#));
+        v3("user/grant", format!(r#"{{"user":"{user}","role":"{user}"}}"#));
+    }
+    v3("role/grant", granted());
+    v3("enable", "{}".to_owned());
+    let v2 = |path: &str, body: &str| done("", "PUT", &format!("/v2/auth/{path}"), body);
+    v2("users/root", &format!(r#"{{"user":"root","password":"{ROOT_PASSWORD}"}}"#));
+    v2("roles/ens", r#"{"role":"ens","permissions":{"kv":{"read":["/skydns*"],"write":["/skydns*"]}}}"#);
+    v2("users/ens", &format!(r#"{{"user":"{USER}","password":"{password}","roles":["ens"]}}"#));
+    v2("enable", "");
+    let headers = log_in(|method, path, body| ask("", method, path, body));
+    done(&headers, "DELETE", "/v2/auth/roles/guest", "");
+    headers
+}
+
+/// Root's headers for both APIs. Not even a login goes with a token that is no good, so `ask` shows none.
+pub fn log_in(ask: impl Fn(&str, &str, &str) -> (u16, String)) -> String {
+    let login = format!(r#"{{"name":"root","password":"{ROOT_PASSWORD}"}}"#);
+    let (status, answer) = ask("POST", "/v3/auth/authenticate", &login);
+    assert_eq!(status, 200, "{answer}");
+    let token = answer.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next());
+    let basic = BASE64.encode(format!("root:{ROOT_PASSWORD}"));
+    let token = token.expect("a token");
+    format!("Authorization: Basic {basic}\r\nGrpc-Metadata-Token: {token}\r\n")
+}
+
 /// Of root, and of the user that tests are.
 pub const ROOT_PASSWORD: &str = "root-geheim";
 pub const USER: &str = "ens";
@@ -98,46 +139,21 @@ impl Etcd {
 
     /// From now on both APIs want to know who asks. There is root, and [`USER`], who may do anything below `/skydns`.
     pub fn turn_auth_on(&mut self, password: &str) {
-        let ask = |method: &str, path: &str, body: &str| {
-            let (status, answer) = self.request(method, path, body);
-            assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        };
-        let v3 = |path: &str, body: String| ask("POST", &format!("/v3/auth/{path}"), &body);
-        for (user, password) in [("root", ROOT_PASSWORD), (USER, password)] {
-            v3("user/add", format!(r#"{{"name":"{user}","password":"{password}"}}"#));
-            v3("role/add", format!(r#"{{"name":"{user}"}}"#));
-            v3("user/grant", format!(r#"{{"user":"{user}","role":"{user}"}}"#));
-        }
-        self.grant_v3();
-        v3("enable", "{}".to_owned());
-        let v2 = |path: &str, body: &str| ask("PUT", &format!("/v2/auth/{path}"), body);
-        v2("users/root", &format!(r#"{{"user":"root","password":"{ROOT_PASSWORD}"}}"#));
-        v2("roles/ens", r#"{"role":"ens","permissions":{"kv":{"read":["/skydns*"],"write":["/skydns*"]}}}"#);
-        v2("users/ens", &format!(r#"{{"user":"{USER}","password":"{password}","roles":["ens"]}}"#));
-        v2("enable", "");
-        self.log_in();
-        let (status, answer) = self.request("DELETE", "/v2/auth/roles/guest", "");
-        assert_eq!(status, 200, "{answer}");
+        let to = self.client;
+        self.headers = turn_auth_on(password, |headers, method, path, body| {
+            request(to, headers, method, path, body).expect("etcd must answer")
+        });
     }
 
     /// Root's token, anew.
     fn log_in(&mut self) {
-        // Not even a login goes with a token that is no good.
-        self.headers.clear();
-        let login = format!(r#"{{"name":"root","password":"{ROOT_PASSWORD}"}}"#);
-        let (status, answer) = self.request("POST", "/v3/auth/authenticate", &login);
-        assert_eq!(status, 200, "{answer}");
-        let token = answer.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next());
-        let basic = BASE64.encode(format!("root:{ROOT_PASSWORD}"));
-        let token = token.expect("a token");
-        self.headers = format!("Authorization: Basic {basic}\r\nGrpc-Metadata-Token: {token}\r\n");
+        let to = self.client;
+        self.headers =
+            log_in(|method, path, body| request(to, "", method, path, body).expect("etcd must answer"));
     }
 
     pub fn grant_v3(&self) {
-        let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
-        let perm = format!(r#"{{"permType":"READWRITE","key":"{from}","range_end":"{to}"}}"#);
-        let (status, answer) =
-            self.request("POST", "/v3/auth/role/grant", &format!(r#"{{"name":"ens","perm":{perm}}}"#));
+        let (status, answer) = self.request("POST", "/v3/auth/role/grant", &granted());
         assert_eq!(status, 200, "{answer}");
     }
 
