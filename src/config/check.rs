@@ -171,6 +171,9 @@ fn finish(
     }
     let common = common::check(common, folder, overrides, &mut values);
     let after = across::check(&claims, &names, &mut values.report);
+    if let Some((registry, ..)) = &common {
+        across::leases(&claims, &registry.url, &mut values.report);
+    }
 
     let mut report = values.report;
     report.sort();

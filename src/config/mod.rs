@@ -21,6 +21,9 @@ pub mod units;
 pub use listen::{Listen, ListenAt, Owner, UnixSocket};
 pub use secret::Secret;
 
+/// How long the registry may take for one request, from its beginning to the answer's last byte.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Everything that one run of ensign needs to know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

@@ -5,8 +5,6 @@
 //! timer of its own: a heartbeat opens none and looks no name up. One that was closed meanwhile is known to be; one that
 //! died in silence costs a request's time. Called by `etcd3` and `etcd2`.
 
-use std::time::Duration;
-
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 
@@ -24,8 +22,8 @@ pub use tour::Tour;
 use auth::Pass;
 use endpoints::Endpoint;
 
-/// One request from its beginning to the answer's last byte.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::config::REQUEST_TIMEOUT;
+
 /// The longest answer that is read.
 const MAX_BODY: usize = 4 << 20;
 

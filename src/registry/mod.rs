@@ -26,7 +26,6 @@ mod skydns;
 pub use claim::Claim;
 pub use error::{Error, Failure};
 pub use follow::{Seen, instances};
-pub use http::REQUEST_TIMEOUT;
 pub use reach::{Around, Reached, reach};
 pub use skydns::{Fields, NoRecord, Record};
 

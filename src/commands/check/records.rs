@@ -13,7 +13,7 @@ use crate::commands::table::{aligned, plain};
 use crate::config::{Announce, Config, Conflict, DnsName, RegistryUrl, Service, units};
 use crate::net::address::{self, Snapshot};
 use crate::net::resolve::Resolver;
-use crate::registry::{self, Around, Listed, NoRecord, REQUEST_TIMEOUT, Reached, Record, Registry};
+use crate::registry::{self, Around, Listed, NoRecord, Reached, Record, Registry};
 
 /// Clocks are asked in whole seconds, and not at one moment.
 const CLOCKS_APART: Duration = Duration::from_secs(3);
@@ -103,7 +103,6 @@ async fn records(config: &Config, registry: &Registry, reached: &[Reached], sect
         let ttl = service.announce.iter().map(|announce| announce.ttl).min().unwrap_or_default();
         for announce in &service.announce {
             let one = One { config, service, announce, ttl };
-            one.times(section);
             one.labels(section);
             let Some(record) = one.record(snapshot.as_ref(), section) else { continue };
             if !is_reached {
@@ -158,18 +157,6 @@ impl One<'_> {
                 let _ = writeln!(section.text, "  value    {}", record.value());
                 Some(record)
             }
-        }
-    }
-
-    fn times(&self, section: &mut Section) {
-        if self.ttl < REQUEST_TIMEOUT * 3 {
-            let [ttl, three] = [self.ttl, REQUEST_TIMEOUT * 3].map(humantime::format_duration);
-            let text = format!(
-                "{}: its `ttl` ({ttl}) is shorter than three requests may take ({three})",
-                self.name()
-            );
-            let hint = "one endpoint that is slow, and the record is gone for a moment";
-            section.findings.push(Finding::warning(text).hint(hint));
         }
     }
 

@@ -1,15 +1,19 @@
 //! The rules between services: who listens where, who announces what, who starts after whom. Called by `check` once
 //! all services have put down what they claim.
 
+use std::time::Duration;
+
 use crate::config::raw::table::{At, enumerate, nearest};
 use crate::config::report::{Place, Problem, Report};
-use crate::config::{DnsName, Label, ListenAt, ServiceId};
+use crate::config::{DnsName, Label, ListenAt, REQUEST_TIMEOUT, RegistryUrl, ServiceId};
 
 /// What the services want for themselves, in the order of the services.
 #[derive(Default)]
 pub struct Claims {
     pub listeners: Vec<Listener>,
     pub records: Vec<Record>,
+    /// What leases are asked for, where that was typed.
+    pub leases: Vec<(Place, Duration)>,
     pub links: Vec<(ServiceId, Name)>,
     /// Those that give their service variables; the value is the name as these spell it.
     pub exports: Vec<(ServiceId, Name)>,
@@ -50,6 +54,21 @@ pub fn check(claims: &Claims, names: &[&str], report: &mut Report) -> Vec<Vec<Se
     exports(claims, report);
     records(claims, report);
     order(claims, names, report)
+}
+
+/// Warns of leases that a few bad moments of the registry end.
+pub fn leases(claims: &Claims, registry: &RegistryUrl, report: &mut Report) {
+    let three = REQUEST_TIMEOUT * 3;
+    match registry {
+        RegistryUrl::Etcd3(_) | RegistryUrl::Etcd2(_) => {}
+        RegistryUrl::Dir(_) => return,
+    }
+    for (place, ttl) in claims.leases.iter().filter(|(_, ttl)| *ttl < three) {
+        let [ttl, three] = [*ttl, three].map(humantime::format_duration);
+        let message = format!("`ttl` ({ttl}) is shorter than three requests to etcd may take ({three})");
+        let hint = "a moment without a leader, and the record is gone; 10s outlast an election";
+        report.push(Problem::warning(*place, message).hint(hint));
+    }
 }
 
 fn listeners(claims: &Claims, report: &mut Report) {

@@ -135,13 +135,6 @@ async fn a_record_that_lasts_longer_than_ours_could_is_told(place: Place) {
     is_warned(&told(&place, "ttl = '10s'"), "more than its `ttl` (10s): the registry grants no less");
 }
 
-async fn a_time_that_three_requests_may_outlast_is_told(place: Place) {
-    is_warned(
-        &told(&place, "ttl = '2s'\ndns_ttl = '1s'"),
-        "its `ttl` (2s) is shorter than three requests may take (3s)",
-    );
-}
-
 macro_rules! everywhere {
     ($($test:ident)*) => {
         mod v3 { $(#[tokio::test] async fn $test() { super::$test(super::Place::v3()).await; })* }
@@ -158,7 +151,6 @@ everywhere! {
     records_below_our_key_hide_it
     a_record_above_ours_is_in_its_way
     a_record_that_lasts_longer_than_ours_could_is_told
-    a_time_that_three_requests_may_outlast_is_told
 }
 
 #[tokio::test]

@@ -38,6 +38,9 @@ pub fn check(
     let conflicts = [("take", Conflict::Take), ("wait", Conflict::Wait)];
     let conflict = values.choice(&raw.conflict, Conflict::Take, &conflicts);
 
+    if let (Some(ttl), Some(place)) = (ttl, raw.ttl.place()) {
+        claims.leases.push((place, ttl));
+    }
     if let (Some(ttl), Some(dns_ttl)) = (ttl, dns_ttl)
         && dns_ttl > ttl
         && let Some(place) = raw.dns_ttl.place()
