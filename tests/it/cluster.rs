@@ -94,7 +94,7 @@ impl Lane {
             v3: Worst::of(&fleet, chronicle, Api::V3, [from, answers, end]),
             v2: Worst::of(&fleet, chronicle, Api::V2, [from, answers, end]),
         };
-        eprintln!("{row:?} without a quorum for {blind:?}");
+        println!("{row:?} without a quorum for {blind:?}");
         let (missing, there) = match kind {
             Kind::Minor => (Duration::ZERO, WITHDRAWN_WITHIN),
             Kind::Outage => (RIGHT_WITHIN, RIGHT_WITHIN),

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -134,8 +135,11 @@ impl Cluster {
         self.bury(member);
     }
 
+    /// Returns when it has stopped, which takes it a moment.
     pub fn freeze(&self, member: Member) {
-        self.send(member, Signal::SIGSTOP);
+        let pid = self.send(member, Signal::SIGSTOP);
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
+        assert!(matches!(stopped, Ok(WaitStatus::Stopped(..))), "{stopped:?}");
     }
 
     pub fn thaw(&self, member: Member) {
@@ -273,9 +277,11 @@ impl Cluster {
         }
     }
 
-    fn send(&self, member: Member, signal: Signal) {
+    fn send(&self, member: Member, signal: Signal) -> Pid {
         let child = self.children[member.0].as_ref().expect("it runs");
-        kill(Pid::from_raw(child.id().try_into().expect("a pid")), signal).expect("a child of ours");
+        let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
+        kill(pid, signal).expect("a child of ours");
+        pid
     }
 
     fn bury(&mut self, member: Member) {
