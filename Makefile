@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint static bench bench-links
+.PHONY: help demo test lint static bench bench-links bench-scale
 
 help:
 	@echo 'make demo    see it work: a service is announced, killed, withdrawn, restarted, stopped'
@@ -12,6 +12,7 @@ help:
 	@echo 'make static  the release binary'
 	@echo 'make bench   what the init costs beside its peers, how fast an announcement follows'
 	@echo 'make bench-links   the cost of a link beside other forwarders'
+	@echo 'make bench-scale   a thousand announcers and one etcd'
 
 # A debug build: it is there in a fraction of the time, and what is shown takes milliseconds either way.
 demo:
@@ -36,3 +37,6 @@ bench:
 
 bench-links:
 	$(CARGO) bench --bench links
+
+bench-scale:
+	$(CARGO) bench --bench scale
