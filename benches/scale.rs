@@ -96,8 +96,11 @@ async fn measure(count: usize, rounds: usize) -> (String, String) {
     }
     let mut restarts = Sheet::new(herd::CASES.map(|case| case.name));
     let mut seen = vec![vec![]; herd::CASES.len()];
-    for round in (1..=rounds).filter(|_| wants("restart")) {
+    for round in 1..=rounds {
         for (at, seen) in seen.iter_mut().enumerate() {
+            if !wants("restart") && !wants(herd::CASES[at].name) {
+                continue;
+            }
             say(&format!("restart, round {round} of {rounds}, {}", herd::CASES[at].name));
             *seen = herd::restart(at, count, &mut restarts).await;
         }
