@@ -19,7 +19,7 @@ use crate::server::{Medium, Server, resident};
 use crate::sheet::Sheet;
 
 /// How long each goes on at its own pace.
-const SPAN: Duration = Duration::from_secs(3);
+const SPAN: Duration = Duration::from_millis(2500);
 /// The seeds' loop beats this often, for a record of [`TTL`].
 const SEED_EVERY: Duration = Duration::from_secs(45);
 /// Heartbeats that are under way side by side when it is to go fast.
@@ -154,15 +154,13 @@ impl Stage {
             let rate = kind.rate(containers);
             let (before, start) = (self.server.cpu(), tokio::time::Instant::now());
             let mut under_way = tokio::task::JoinSet::new();
-            let mut beats = 0;
-            for beater in team.iter().cycle() {
-                let due = start + Duration::from_secs_f64(f64::from(beats) / rate);
+            for (beats, beater) in team.iter().cycle().enumerate() {
+                let due = start + Duration::from_secs_f64(beats as f64 / rate);
                 if due - start >= SPAN {
                     break;
                 }
                 tokio::time::sleep_until(due).await;
                 under_way.spawn_local(beater.clone().beat());
-                beats += 1;
             }
             tokio::time::sleep_until(start + SPAN).await;
             let busy = (self.server.cpu() - before) / SPAN.as_secs_f64() - idle;

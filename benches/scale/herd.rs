@@ -18,16 +18,16 @@ use crate::sheet::Sheet;
 
 const BEFORE: Duration = Duration::from_secs(1);
 /// How long before the restart the picture begins.
-pub const LEAD: Duration = Duration::from_millis(4500);
+pub const LEAD: Duration = Duration::from_millis(4000);
 /// How long after it the picture ends.
-const TAIL: Duration = Duration::from_millis(6500);
+const TAIL: Duration = Duration::from_millis(4500);
 const DEADLINE: Duration = Duration::from_secs(90);
 pub const BUCKET: Duration = Duration::from_millis(100);
 
 /// The TTL is short, so that everybody has missed a heartbeat soon; what is retried, and when, does not depend on it. It
 /// grows with a larger fleet, whose heartbeats alone would otherwise be too much for one etcd.
 fn ttl(count: usize) -> Duration {
-    Duration::from_secs(9).mul_f64((count as f64 / 1e3).max(1.0))
+    Duration::from_millis(7500).mul_f64((count as f64 / 1e3).max(1.0))
 }
 
 /// When everybody is retrying.
@@ -35,9 +35,9 @@ fn outage(count: usize) -> Duration {
     ttl(count) / 3 + Duration::from_millis(500)
 }
 
-/// How long it is looked at from the restart on: past the first heartbeat after the return.
+/// How long it is looked at from the restart on, at least.
 fn after(count: usize) -> Duration {
-    ttl(count) / 3 * 2 + Duration::from_millis(500)
+    ttl(count) / 3 + Duration::from_secs(2)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ pub async fn restart(at: usize, count: usize, sheet: &mut Sheet) -> Vec<f64> {
     until_all_held(&ledger, count, started).await;
     sleep((started + after(count)).saturating_duration_since(Instant::now())).await;
     fleet.shutdown().await;
-    let (up, samples) = poller.stop(started);
+    let (up, samples) = poller.stop();
     tell(at, started, up, &ledger.borrow(), &samples, count, sheet);
     buckets(started, &samples)
 }
@@ -164,15 +164,9 @@ fn tell(
         add(&format!("not back after {DEADLINE:?}"), (count - backs.len()) as f64);
     }
     let rates: Vec<(Instant, f64)> = samples.windows(2).map(|pair| (pair[1].0, rate(pair))).collect();
-    let within = |from: Instant, to: Instant| rates.iter().filter(move |(at, _)| from < *at && *at <= to);
-    let most =
-        |rates: &mut dyn Iterator<Item = &(Instant, f64)>| rates.map(|(_, rate)| *rate).fold(0.0, f64::max);
     let all_back = backs.last().map_or(up, |last| up.max(*last));
-    add("requests/s, the most in 100 ms, until then", most(&mut within(up, all_back + BUCKET)));
-    add(
-        "requests/s, the most in 100 ms, from then on",
-        most(&mut within(all_back + BUCKET, started + after(count) * 2)),
-    );
+    let of_the_return = rates.iter().filter(|(at, _)| up < *at && *at <= all_back + BUCKET);
+    add("requests/s, the most in 100 ms", of_the_return.map(|(_, rate)| *rate).fold(0.0, f64::max));
     let mut slowest: Vec<f64> = ledger
         .iter()
         .filter(|done| done.began >= up && done.began <= all_back && is_held(done))
@@ -204,7 +198,8 @@ fn buckets(started: Instant, samples: &Samples) -> Vec<f64> {
 /// Asks etcd for its counters all the time, from a thread of its own.
 struct Poller {
     done: Arc<AtomicBool>,
-    thread: JoinHandle<Samples>,
+    /// When it came up last, and all samples.
+    thread: JoinHandle<(Instant, Samples)>,
 }
 
 impl Poller {
@@ -213,12 +208,13 @@ impl Poller {
         let is_done = Arc::clone(&done);
         let thread = std::thread::spawn(move || {
             let mut samples: Samples = vec![];
-            let mut is_down = true;
+            let (mut is_down, mut up) = (true, Instant::now());
             while !is_done.load(Ordering::Relaxed) {
                 match server::counters(address).filter(|_| !is_down || server::is_up(address)) {
                     Some(counters) => {
                         // A restart begins at nothing.
                         if is_down {
+                            up = Instant::now();
                             samples.push((Instant::now() - Duration::from_millis(10), 0.0));
                         }
                         samples.push((Instant::now(), counters.requests));
@@ -234,16 +230,13 @@ impl Poller {
                     }
                 }
             }
-            samples
+            (up, samples)
         });
         Self { done, thread }
     }
 
-    /// When it was up after the restart, and all samples.
-    fn stop(self, restarted: Instant) -> (Instant, Samples) {
+    fn stop(self) -> (Instant, Samples) {
         self.done.store(true, Ordering::Relaxed);
-        let samples = self.thread.join().expect("it does not panic");
-        let up = samples.iter().map(|(at, _)| *at).find(|at| *at > restarted + Duration::from_millis(10));
-        (up.expect("it came back"), samples)
+        self.thread.join().expect("it does not panic")
     }
 }

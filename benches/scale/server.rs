@@ -1,9 +1,10 @@
 //! One real etcd, killed and started again at will, and what it costs: processor time, memory, log, requests.
 //! Called by all that is measured.
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::{Permissions, read_dir, read_to_string};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -149,7 +150,9 @@ fn folder(medium: Medium) -> TempDir {
         Medium::Memory => "/dev/shm",
         Medium::Disk => env!("CARGO_TARGET_TMPDIR"),
     };
-    tempfile::tempdir_in(below).expect("a temporary folder")
+    // etcd complains of a folder that others can read.
+    let private = Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(private).tempdir_in(below).expect("a temporary folder")
 }
 
 fn launch(client: SocketAddr, peer: SocketAddr, data: &std::path::Path) -> Child {
