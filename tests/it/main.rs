@@ -17,6 +17,7 @@ mod docker;
 mod etcd;
 mod etcd_secure;
 mod explore;
+mod history;
 mod init;
 mod lanes;
 mod links;

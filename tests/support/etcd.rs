@@ -108,6 +108,11 @@ impl Etcd {
         (0..5).find_map(|_| Self::try_start(free_port(), v2)).expect("etcd must start (its log is above)")
     }
 
+    /// One at an address of the test's choice, where it can be started again whatever else is busy.
+    pub fn start_at(client: SocketAddr) -> Self {
+        Self::try_start(client, V2::On).expect("etcd must start (its log is above)")
+    }
+
     /// One whose address the test itself can't reach, but a host with it can. It may take a moment to answer.
     pub fn start_on(host: &Host) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
@@ -286,7 +291,7 @@ fn launch(
         .unwrap_or_else(|e| panic!("these tests need a real etcd in PATH (Debian: etcd-server): {e}"))
 }
 
-fn request(
+pub fn request(
     to: SocketAddr,
     headers: &str,
     method: &str,

@@ -8,6 +8,7 @@ pub mod chronicle;
 pub mod cluster;
 pub mod docker;
 pub mod etcd;
+pub mod history;
 pub mod lan;
 pub mod lane;
 pub mod load;
