@@ -53,45 +53,38 @@ pub enum Beat {
     NotNow,
 }
 
-/// `until` is when the registry forgets the claim by itself, as far as we know: the last request that may have
-/// prolonged it, and the TTL.
+/// There is one claim at a time: the next is made once the registry has said that nothing is left of this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Absent,
     Registering {
         claim: ClaimId,
-        until: Time,
     },
     /// A try failed; it may have taken effect all the same.
     RegisterLater {
         claim: ClaimId,
         at: Time,
-        until: Time,
     },
     Held {
         claim: ClaimId,
         /// From here on it goes along when another service's heartbeat is sent.
         early_at: Time,
         renew_at: Time,
-        until: Time,
     },
     Renewing {
         claim: ClaimId,
-        until: Time,
     },
     RenewLater {
         claim: ClaimId,
         at: Time,
-        until: Time,
     },
     Withdrawing {
         claim: ClaimId,
-        until: Time,
     },
+    /// Tried until the registry has answered: one that was away may let the record stand for its whole TTL again.
     WithdrawLater {
         claim: ClaimId,
         at: Time,
-        until: Time,
     },
 }
 
@@ -131,35 +124,35 @@ impl Announcer {
     /// Brings the announcement toward what is wanted: `Ok` is announced, `Err` is why not. Also does what is due, and
     /// what soon will be where another service's heartbeat wakes us anyway.
     pub fn want(&mut self, wanted: Result<(), Unfit>, beat: Beat, out: &mut Out<'_>) {
-        let Some(ttl) = self.ttl else { return };
+        if self.ttl.is_none() {
+            return;
+        }
         let now = out.now;
         match (self.state, wanted) {
-            (State::Absent, Ok(())) => self.register_anew(ttl, out),
-            // The old claim is dead or dying with its lease; a new one takes the key over.
-            (State::WithdrawLater { .. }, Ok(())) if !self.homeless => self.register_anew(ttl, out),
-            (State::RegisterLater { claim, at, until }, Ok(())) if at <= now => {
-                self.register(claim, until.max(now + ttl), out);
+            (State::Absent, Ok(())) => {
+                let claim = self.next_claim();
+                self.register(claim, out);
             }
-            (State::Held { claim, early_at, renew_at, until }, Ok(()))
+            (State::RegisterLater { claim, at }, Ok(())) if at <= now => self.register(claim, out),
+            (State::Held { claim, early_at, renew_at }, Ok(()))
                 if renew_at <= now || (beat == Beat::Now && early_at <= now) =>
             {
-                self.renew(claim, until, out);
+                self.renew(claim, out);
             }
-            (State::RenewLater { claim, at, until }, Ok(())) if at <= now => self.renew(claim, until, out),
+            (State::RenewLater { claim, at }, Ok(())) if at <= now => self.renew(claim, out),
             (
-                State::Registering { claim, until }
-                | State::RegisterLater { claim, until, .. }
-                | State::Held { claim, until, .. }
-                | State::Renewing { claim, until }
-                | State::RenewLater { claim, until, .. },
+                State::Registering { claim }
+                | State::RegisterLater { claim, .. }
+                | State::Held { claim, .. }
+                | State::Renewing { claim }
+                | State::RenewLater { claim, .. },
                 Err(why),
             ) => {
                 out.tell(Change::Withdrawing(why));
-                self.withdraw(claim, until, out);
+                self.withdraw(claim, out);
             }
-            (State::WithdrawLater { until, .. }, Ok(()) | Err(_)) if until <= now => self.set_absent(out),
-            (State::WithdrawLater { claim, at, until }, Ok(()) | Err(_)) if at <= now => {
-                self.withdraw(claim, until, out);
+            (State::WithdrawLater { claim, at }, Ok(()) | Err(_)) if at <= now => {
+                self.withdraw(claim, out);
             }
             (
                 State::Registering { .. }
@@ -186,38 +179,38 @@ impl Announcer {
             self.find_home(answer, out);
         }
         match (self.state, answer) {
-            (State::Registering { claim, .. }, Answer::Held { ttl } | Answer::Moved { ttl }) => {
+            (State::Registering { claim }, Answer::Held { ttl } | Answer::Moved { ttl }) => {
                 self.succeeded(out);
                 self.taken = false;
                 self.conflict = Conflict::Wait;
                 out.tell(Change::Announced);
                 self.hold(claim, ttl, out);
             }
-            (State::Renewing { claim, .. }, Answer::Held { ttl }) => {
+            (State::Renewing { claim }, Answer::Held { ttl }) => {
                 self.succeeded(out);
                 self.hold(claim, ttl, out);
             }
-            (State::Renewing { claim, .. }, Answer::Moved { ttl }) => {
+            (State::Renewing { claim }, Answer::Moved { ttl }) => {
                 self.succeeded(out);
                 out.tell(Change::Moved);
                 self.hold(claim, ttl, out);
             }
-            (State::Registering { claim, .. }, Answer::Taken) => {
+            (State::Registering { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyHeld, out);
                 self.hold(claim, ttl, out);
             }
-            (State::Renewing { claim, .. }, Answer::Taken) => {
+            (State::Renewing { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyTaken, out);
                 self.hold(claim, ttl, out);
             }
             // The registry was not asked: what it made of earlier requests stands.
-            (State::Registering { claim, until }, Answer::NoAddress) => {
-                self.state = State::RegisterLater { claim, at: later(RETRY_MAX, out), until };
+            (State::Registering { claim }, Answer::NoAddress) => {
+                self.state = State::RegisterLater { claim, at: later(RETRY_MAX, out) };
             }
             // What stands there leads to where we are no more.
-            (State::Renewing { claim, until }, Answer::NoAddress) => self.withdraw(claim, until, out),
+            (State::Renewing { claim }, Answer::NoAddress) => self.withdraw(claim, out),
             (State::Renewing { .. }, Answer::Lost) => {
                 self.succeeded(out);
                 if !self.taken {
@@ -226,30 +219,29 @@ impl Announcer {
                 // `want` registers anew at once: the record is missing now.
                 self.state = State::Absent;
             }
-            (State::Registering { until, .. }, Answer::Lost) => {
-                // Gone between two steps of one request: not again without a pause.
+            // It says what is not true any more. Tries may have taken effect, so it is withdrawn first.
+            (State::Registering { claim }, Answer::Lost) => {
                 let at = self.failed(out);
-                let claim = self.next_claim();
-                self.state = State::RegisterLater { claim, at, until };
+                self.state = State::WithdrawLater { claim, at };
             }
-            (State::Registering { claim, until }, Answer::Failed | Answer::Withdrawn) => {
+            (State::Registering { claim }, Answer::Failed | Answer::Withdrawn) => {
                 let at = self.failed(out);
-                self.state = State::RegisterLater { claim, at, until };
+                self.state = State::RegisterLater { claim, at };
             }
-            (State::Renewing { claim, until }, Answer::Failed | Answer::Withdrawn) => {
+            (State::Renewing { claim }, Answer::Failed | Answer::Withdrawn) => {
                 let at = self.failed(out);
-                self.state = State::RenewLater { claim, at, until };
+                self.state = State::RenewLater { claim, at };
             }
             (State::Withdrawing { .. }, Answer::Withdrawn | Answer::Lost | Answer::Taken) => {
                 self.succeeded(out);
                 self.set_absent(out);
             }
             (
-                State::Withdrawing { claim, until },
+                State::Withdrawing { claim },
                 Answer::Failed | Answer::NoAddress | Answer::Held { .. } | Answer::Moved { .. },
             ) => {
                 let at = self.failed(out);
-                self.state = State::WithdrawLater { claim, at, until };
+                self.state = State::WithdrawLater { claim, at };
             }
             // Nothing is in flight in these, so this answers nothing of ours.
             (
@@ -284,29 +276,24 @@ impl Announcer {
             | State::Withdrawing { .. } => None,
             State::RegisterLater { at, .. } | State::RenewLater { at, .. } => Some(at),
             State::Held { renew_at, .. } => Some(renew_at),
-            State::WithdrawLater { at, until, .. } => Some(at.min(until)),
+            State::WithdrawLater { at, .. } => Some(at),
         }
     }
 
-    fn register_anew(&mut self, ttl: Duration, out: &mut Out<'_>) {
-        let claim = self.next_claim();
-        self.register(claim, out.now + ttl, out);
-    }
-
-    fn register(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
-        self.state = State::Registering { claim, until };
+    fn register(&mut self, claim: ClaimId, out: &mut Out<'_>) {
+        self.state = State::Registering { claim };
         let request = self.next_request();
         out.act(Action::Register { service: out.service, claim, request, conflict: self.conflict });
     }
 
-    fn renew(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
-        self.state = State::Renewing { claim, until };
+    fn renew(&mut self, claim: ClaimId, out: &mut Out<'_>) {
+        self.state = State::Renewing { claim };
         let request = self.next_request();
         out.act(Action::Renew { service: out.service, claim, request });
     }
 
-    fn withdraw(&mut self, claim: ClaimId, until: Time, out: &mut Out<'_>) {
-        self.state = State::Withdrawing { claim, until };
+    fn withdraw(&mut self, claim: ClaimId, out: &mut Out<'_>) {
+        self.state = State::Withdrawing { claim };
         let request = self.next_request();
         out.act(Action::Withdraw { service: out.service, claim, request });
     }
@@ -315,7 +302,7 @@ impl Announcer {
     fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
         let pause = (ttl / 3).mul_f64(0.9 + 0.1 * out.rng.f64());
         let (early_at, renew_at) = (out.now + pause / 2, out.now + pause);
-        self.state = State::Held { claim, early_at, renew_at, until: out.now + ttl };
+        self.state = State::Held { claim, early_at, renew_at };
     }
 
     fn set_absent(&mut self, out: &mut Out<'_>) {

@@ -500,6 +500,35 @@ fn an_outage_is_told_of_less_and_less_often() {
     assert_eq!(told(&world.answer(HELD)), ["registry reached again after 3days 1s", "announced"]);
 }
 
+/// What an outage has left of one claim would outlive the withdrawal of the next.
+#[test]
+fn what_could_not_be_withdrawn_is_withdrawn_before_it_is_announced_again() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.end(MAIN, Ending::Code(1));
+    let mut again = world.answer(Answer::Failed);
+    for _ in 0..10 {
+        again.extend(world.advance(SECOND));
+        again.extend(world.answer(Answer::Failed));
+    }
+    assert!(matches!(world.state(0), State::Up { .. }), "fit long since");
+    assert!(withdraws(&again) && !registers(&again));
+    world.advance(SECOND);
+    assert!(registers(&world.answer(Answer::Withdrawn)));
+}
+
+/// The registry may have been away for that long, and may let the record stand for its whole TTL once it is back.
+#[test]
+fn a_withdrawal_is_tried_until_it_is_answered_however_long_that_takes() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.end(MAIN, Ending::Code(1));
+    for _ in 0..300 {
+        world.answer(Answer::Failed);
+        assert!(withdraws(&world.advance(SECOND)));
+    }
+}
+
 /// Main, held by two links, one of them patient; started, and the attempts that it made.
 fn held_by_links(config: impl FnOnce(&mut Service)) -> (World, Vec<Action>) {
     let mut main = daemon("web");

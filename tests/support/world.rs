@@ -10,8 +10,8 @@ use ensign::machine::Supervisor;
 use ensign::machine::action::Action;
 use ensign::machine::announce;
 use ensign::machine::event::{
-    Answer, AttemptId, CheckId, Descendants, Ending, Event, LinkId, ProbeId, RequestId, Run, SpawnFailure,
-    Verdict,
+    Answer, AttemptId, CheckId, ClaimId, Descendants, Ending, Event, LinkId, ProbeId, RequestId, Run,
+    SpawnFailure, Verdict,
 };
 use ensign::machine::health;
 use ensign::machine::service::{Readiness, State};
@@ -26,6 +26,8 @@ pub struct World {
     pub alive: BTreeMap<ServiceId, Process>,
     pub probes: BTreeSet<(ServiceId, CheckId, ProbeId)>,
     pub requests: BTreeMap<ServiceId, RequestId>,
+    /// What may stand in the registry, as far as it has said.
+    claims: BTreeMap<ServiceId, ClaimId>,
     /// Attempts to reach a link's upstream.
     pub attempts: BTreeMap<(ServiceId, LinkId), AttemptId>,
     /// Processes that are nobody's main process: setsid'd leftovers.
@@ -77,6 +79,7 @@ impl World {
             alive: BTreeMap::new(),
             probes: BTreeSet::new(),
             requests: BTreeMap::new(),
+            claims: BTreeMap::new(),
             attempts: BTreeMap::new(),
             orphans: 0,
             history: Vec::new(),
@@ -175,6 +178,11 @@ impl World {
 
     pub fn answer(&mut self, answer: Answer) -> Vec<Action> {
         let Some((service, request)) = self.requests.pop_first() else { return Vec::new() };
+        match (self.supervisor.services()[service.0].announcer().state(), answer) {
+            (announce::State::Withdrawing { .. }, Answer::Withdrawn | Answer::Lost | Answer::Taken)
+            | (announce::State::Renewing { .. }, Answer::Lost) => drop(self.claims.remove(&service)),
+            (_, _) => {}
+        }
         self.feed(Event::Answered { service, request, answer })
     }
 
@@ -253,7 +261,9 @@ impl World {
                     self.history.push(Event::Reached { service, link, attempt, verdict });
                 }
             }
-            Action::Register { service, request, .. } | Action::Renew { service, request, .. } => {
+            Action::Register { service, claim, request, .. } | Action::Renew { service, claim, request } => {
+                let before = *self.claims.entry(service).or_insert(claim);
+                assert_eq!(before, claim, "a claim is left behind that nobody withdraws any more");
                 let busy = self.requests.insert(service, request);
                 assert_eq!(busy, None, "two requests at once");
                 self.assert_fit(service);
