@@ -6,13 +6,21 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::support::history::checker;
+use ensign::config::Conflict;
+
+use crate::support::history::checker::{self, Kind};
+use crate::support::service::KEY;
 use crate::support::skip::{self, Need};
+use crate::support::wait;
+use crate::support::watch::Api;
 
+mod judged;
 mod schedule;
 mod stage;
 
+use schedule::{Act, Health, Who};
 use stage::{LIMITS, Stage};
 
 /// So many are played where nobody says otherwise, and so many at a time: most of it is waiting.
@@ -47,6 +55,28 @@ fn play(seed: u64) -> Result<(), String> {
     }
     Err(told
         + &format!("this one alone: ENSIGN_SEED={seed} cargo nextest run --no-capture history::schedules\n"))
+}
+
+/// As a loop of curl would: on and on, whatever becomes of the service.
+#[test]
+fn a_liar_that_announces_a_crash_loop_is_found_out() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let mut stage = Stage::new();
+    stage.act(Act::Start(Who::A, Conflict::Take, Health::Well));
+    let value = stage.value(Who::A).to_owned();
+    wait::until_true("the record", || {
+        Api::V3.read(stage.etcd(), KEY).is_some_and(|held| held.value == value)
+    });
+    stage.act(Act::LoopOn(Who::A));
+    for _ in 0..12 {
+        Api::V3.write(stage.etcd(), KEY, &value);
+        wait::be_late(Duration::from_millis(300));
+    }
+    let (timeline, _) = stage.end();
+    let found: Vec<Kind> = checker::check(&timeline, LIMITS).iter().map(|violation| violation.kind).collect();
+    assert!(found.contains(&Kind::CrashLoop) && found.contains(&Kind::ForEver), "{timeline}{found:?}");
 }
 
 #[test]

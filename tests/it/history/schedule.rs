@@ -67,13 +67,14 @@ struct Generator {
 pub fn schedule(seed: u64) -> Vec<Step> {
     let mut generator =
         Generator { rng: fastrand::Rng::with_seed(seed), instances: Default::default(), etcd: Etcd::Up };
-    let mut steps = vec![];
-    let count = generator.rng.usize(9..14);
+    let mut steps: Vec<Step> = vec![];
+    let count = generator.rng.usize(10..17);
     while steps.len() < count {
         let act = generator.draw();
         if generator.can(act) {
+            let pause = generator.pause(steps.last().map(|(_, act)| *act));
             generator.note(act);
-            steps.push((generator.pause(), act));
+            steps.push((pause, act));
         }
     }
     for act in generator.undo() {
@@ -93,16 +94,16 @@ impl Generator {
             (3, Act::Crash(who)),
             (2, Act::LoopOn(who)),
             (4, Act::LoopOff(who)),
-            (3, Act::Sicken(who)),
+            (4, Act::Sicken(who)),
             (4, Act::Cure(who)),
             (2, Act::Freeze(who)),
             (4, Act::Thaw(who)),
-            (2, Act::Stop(who)),
-            (2, Act::Kill(who)),
-            (1, Act::KillEtcd),
-            (4, Act::StartEtcd),
+            (1, Act::Stop(who)),
+            (1, Act::Kill(who)),
+            (2, Act::KillEtcd),
+            (3, Act::StartEtcd),
             (1, Act::FreezeEtcd),
-            (4, Act::ThawEtcd),
+            (3, Act::ThawEtcd),
         ];
         let mut ticket = self.rng.u32(0..acts.iter().map(|(weight, _)| weight).sum());
         for (weight, act) in acts {
@@ -156,10 +157,17 @@ impl Generator {
         }
     }
 
-    /// Mostly short, so that things meet; now and then past a heartbeat.
-    fn pause(&mut self) -> Duration {
-        let most = [100, 700, 1500, 2500][self.rng.usize(0..4)];
-        Duration::from_millis(self.rng.u64(0..most))
+    /// Before the next act: mostly short, so that things meet; now and then long enough for what is wrong to be seen,
+    /// above all when etcd has come back.
+    fn pause(&mut self, after: Option<Act>) -> Duration {
+        let back = matches!(after, Some(Act::StartEtcd | Act::ThawEtcd));
+        let calm = self.rng.u8(0..if back { 2 } else { 12 }) == 0;
+        let ms = match (calm, self.etcd) {
+            (true, _) => 3500..5000,
+            (false, Etcd::Up) => 0..[100, 700, 1500, 2500][self.rng.usize(0..4)],
+            (false, Etcd::Down | Etcd::Frozen) => 0..[100, 700, 1000][self.rng.usize(0..3)],
+        };
+        Duration::from_millis(self.rng.u64(ms))
     }
 
     fn undo(&mut self) -> Vec<Act> {

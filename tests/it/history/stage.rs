@@ -56,7 +56,7 @@ pub struct Stage {
     began: Instant,
     /// The network of this stage's programs, below 127.0.0.0/8.
     net: [u8; 2],
-    pub etcd: Etcd,
+    etcd: Etcd,
     history: History,
     players: [Option<Player>; 2],
     leaving: Vec<Player>,
@@ -100,6 +100,16 @@ impl Stage {
         }
         self.logs.sort();
         (self.timeline, self.logs)
+    }
+
+    pub fn etcd(&self) -> &Etcd {
+        &self.etcd
+    }
+
+    /// What it announces.
+    pub fn value(&self, who: Who) -> &str {
+        let player = self.players[who as usize].as_ref().expect("it is up");
+        &self.timeline.lives[player.life].value
     }
 
     pub fn act(&mut self, act: Act) {

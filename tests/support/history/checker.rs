@@ -72,6 +72,8 @@ pub enum Kind {
     CrashLoop,
     /// Nobody announces that.
     Unknown,
+    /// It hangs on no lease.
+    ForEver,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +114,7 @@ impl Checker<'_> {
         let mut found = vec![];
         let mut before: Option<&str> = None;
         let mut announced: Vec<&str> = vec![];
-        for Change { at, value, .. } in &self.timeline.changes {
+        for Change { at, value, lease, .. } in &self.timeline.changes {
             let standing = std::mem::replace(&mut before, value.as_deref());
             let Some(value) = value.as_deref() else { continue };
             let mut tell = |kind, what| found.push(Violation { kind, at: *at, what });
@@ -120,6 +122,9 @@ impl Checker<'_> {
                 tell(Kind::Unknown, format!("nobody says {value}"));
                 continue;
             };
+            if *lease == 0 {
+                tell(Kind::ForEver, format!("{} is announced without a lease", life.name));
+            }
             // What a member that did not answer has taken may be carried out when it answers again.
             let sent = at.saturating_sub(self.limits.at_once());
             let sent = outages(self.timeline)
@@ -144,7 +149,12 @@ impl Checker<'_> {
                     );
                 }
             }
-            announced.push(value);
+            // Whose answer was lost may not know of it.
+            let answer = self.limits.answer;
+            let asked = bounds(life).map_or(*at, |(started, _)| at.saturating_sub(answer).max(started.from));
+            if self.able(life).hold(asked, *at + answer) {
+                announced.push(value);
+            }
         }
         found
     }
@@ -266,8 +276,11 @@ impl Checker<'_> {
         let Some((started, ended)) = bounds(life) else { return Spans::default() };
         let first_breath = |sick: When| if sick.to <= started.from { sick.to } else { sick.to + unwell };
         let crashes = pairs(life, Deed::Crashed, Deed::Thawed).into_iter().map(|(crash, thawed)| {
-            let seen = thawed.filter(|_| frozen_at(life, crash)).map_or(crash.from, |thawed| thawed.from);
-            (crash.to, seen + settle)
+            let next_run = match frozen_at(life, crash) {
+                true => thawed.map_or(FOREVER, |thawed| thawed.from),
+                false => crash.from,
+            };
+            (crash.to, next_run + settle)
         });
         let loops = pairs(life, Deed::LoopOn, Deed::LoopOff).into_iter();
         let loops = loops.map(|(on, off)| (on.to, off.map_or(FOREVER, |off| off.from + settle)));
