@@ -3,11 +3,12 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test lint static bench bench-links bench-scale
+.PHONY: help demo test nightly lint static bench bench-links bench-scale
 
 help:
 	@echo 'make demo    see it work: a service is announced, killed, withdrawn, restarted, stopped'
 	@echo 'make test    install what is missing, then lint and every test'
+	@echo 'make nightly   hundreds of random misfortunes, each judged by what etcd has written down'
 	@echo 'make lint    format, clippy, house rules'
 	@echo 'make static  the release binary'
 	@echo 'make bench   what the init costs beside its peers, how fast an announcement follows'
@@ -21,6 +22,11 @@ demo:
 
 test:
 	@scripts/test
+
+# One etcd, then clusters of three; about three quarters of an hour, and most of it is waiting.
+nightly:
+	@$(CARGO) build --bins --examples
+	ENSIGN_SCHEDULES=$${ENSIGN_SCHEDULES:-200} $(CARGO) test --test it history:: -- --nocapture --test-threads 1
 
 lint:
 	$(CARGO) fmt --check

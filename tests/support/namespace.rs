@@ -32,13 +32,26 @@ const INSIDE: &str = "ENSIGN_INSIDE";
 /// set up what it likes. True out here, where nothing is left to do but to return; false in there. Panics as that run did.
 /// No temporary file of that run outlives it.
 #[must_use]
-pub fn ran_inside<T: Fn()>(_test: T) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+pub fn ran_inside<T: Fn()>(test: T) -> bool {
+    if is_inside() {
         return false;
     }
     if skip::without(Need::Namespaces) {
         return true;
     }
+    let ended = run_inside(test, &[]);
+    print!("{}", ended.stdout);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    true
+}
+
+/// This is the run of a test that has namespaces of its own.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// As `ran_inside`, with variables for that run, and with its end for the caller to judge.
+pub fn run_inside<T: Fn()>(_test: T, env: &[(&'static str, String)]) -> Ended {
     let path = std::any::type_name::<T>();
     let (_, name) = path.split_once("::").expect("a test is in a crate");
     let this = std::env::current_exe().expect("we run");
@@ -46,11 +59,10 @@ pub fn ran_inside<T: Fn()>(_test: T) -> bool {
     // Whatever it leaves behind when it is killed goes with this.
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let sandbox = Sandbox::new(Place::Guest).net().env(INSIDE, "1").env("TMPDIR", temporary.path());
+    let sandbox = env.iter().fold(sandbox, |sandbox, (name, value)| sandbox.env(name, value));
     let ended = sandbox.run(argv.into());
-    print!("{}", ended.stdout);
     assert!(ended.stdout.contains("running 1 test"), "no test is called {name}");
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    true
+    ended
 }
 
 pub struct Sandbox {

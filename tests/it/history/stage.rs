@@ -1,21 +1,19 @@
 //! Plays a schedule with a real etcd and real ensigns, and writes down what was done when. Judges nothing.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use ensign::config::Conflict;
 use nix::sys::signal::Signal;
 
-use super::schedule::{Act, Health, Step, Who};
-use crate::support::etcd::{Data, Etcd};
+use super::etcds::Etcds;
+use super::schedule::{Act, Health, Size, Step, Who};
+use crate::support::etcd::Etcd;
 use crate::support::history::History;
 use crate::support::history::checker::Limits;
 use crate::support::history::spans::At;
 use crate::support::history::timeline::{Deed, Life, Quorum, Timeline, When};
-use crate::support::namespace::Place;
-use crate::support::service::{Folder, KEY, Service, registry, send};
-use crate::support::watch::Api;
+use crate::support::service::{Folder, KEY, Service, send};
 use crate::support::{actor, process, wait};
 
 /// What every instance's file says; `Limits` goes with it.
@@ -32,6 +30,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// With one etcd.
 pub const LIMITS: Limits = Limits {
     ttl: ms(5000),
     expiry: ms(2000),
@@ -44,19 +43,31 @@ pub const LIMITS: Limits = Limits {
     slack: ms(1000),
 };
 
+pub fn limits(size: Size) -> Limits {
+    match size {
+        Size::One => LIMITS,
+        // Two of three may let a request wait for its second.
+        Size::Three => Limits { answer: LIMITS.answer * 3, ..LIMITS },
+    }
+}
+
 /// Folder, processes, and which of the timeline's lives it is.
 struct Player {
     folder: Folder,
     service: Service,
     life: usize,
-    main: i32,
+    is_frozen: bool,
 }
 
 pub struct Stage {
     began: Instant,
     /// The network of this stage's programs, below 127.0.0.0/8.
     net: [u8; 2],
-    etcd: Etcd,
+    size: Size,
+    etcds: Etcds,
+    /// Members that run, and the one that is cut off from the others.
+    running: Vec<usize>,
+    isolated: Option<usize>,
     history: History,
     players: [Option<Player>; 2],
     leaving: Vec<Player>,
@@ -65,15 +76,26 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new() -> Self {
+    pub fn new(size: Size) -> Self {
         static STAGES: AtomicU8 = AtomicU8::new(0);
         let process = u8::try_from(std::process::id() % 200).expect("below 200");
         let net = [process + 20, STAGES.fetch_add(1, Ordering::Relaxed)];
-        let etcd = Etcd::start_at(SocketAddr::from((Ipv4Addr::new(127, net[0], net[1], 1), 2379)));
+        let etcds = Etcds::start(size, net);
         let began = Instant::now();
-        let history = History::follow(KEY, &[etcd.address()], began);
-        let (players, timeline) = (Default::default(), Timeline::default());
-        Self { began, net, etcd, history, players, leaving: vec![], timeline, logs: vec![] }
+        let history = History::follow(KEY, &etcds.addresses(), began);
+        Self {
+            began,
+            net,
+            size,
+            running: (0..etcds.addresses().len()).collect(),
+            isolated: None,
+            etcds,
+            history,
+            players: Default::default(),
+            leaving: vec![],
+            timeline: Timeline::default(),
+            logs: vec![],
+        }
     }
 
     pub fn play(&mut self, schedule: &[Step]) {
@@ -85,13 +107,14 @@ impl Stage {
 
     /// Lets what is left come to rest, ends it, and tells all that was.
     pub fn end(mut self) -> (Timeline, Vec<(String, String)>) {
-        wait::be_late(LIMITS.again + LIMITS.ttl / 3 + LIMITS.retry + LIMITS.answer + LIMITS.slack * 2);
+        let limits = limits(self.size);
+        wait::be_late(limits.again + limits.ttl / 3 + limits.retry + limits.answer + limits.slack * 2);
         for who in [Who::A, Who::B] {
             if self.players[who as usize].is_some() {
                 self.act(Act::Stop(who));
             }
         }
-        wait::be_late(LIMITS.answer + LIMITS.slack * 2);
+        wait::be_late(limits.answer + limits.slack * 2);
         self.timeline.changes = self.history.told();
         self.timeline.end = self.began.elapsed();
         for player in std::mem::take(&mut self.leaving) {
@@ -102,8 +125,12 @@ impl Stage {
         (self.timeline, self.logs)
     }
 
+    /// The only one.
     pub fn etcd(&self) -> &Etcd {
-        &self.etcd
+        match &self.etcds {
+            Etcds::One(etcd) => etcd,
+            Etcds::Three(_) => unreachable!("asked for one"),
+        }
     }
 
     /// What it announces.
@@ -137,25 +164,74 @@ impl Stage {
                 });
                 self.leaving.extend(self.players[who as usize].take());
             }
-            Act::KillEtcd => self.quorum(Quorum::Lost, Etcd::stop),
-            Act::FreezeEtcd => self.quorum(Quorum::Lost, |etcd| etcd.freeze()),
-            Act::StartEtcd => self.quorum(Quorum::Back, |etcd| etcd.start_again(Data::Kept)),
-            Act::ThawEtcd => self.quorum(Quorum::Back, |etcd| {
-                etcd.thaw();
-                etcd.request("GET", "/health", "");
+            Act::KillMember(member) => self.quorum(|stage| {
+                stage.running.retain(|running| *running != member);
+                stage.etcds.kill(member);
             }),
+            Act::StartMember(member) => self.quorum(|stage| {
+                stage.running.push(member);
+                stage.etcds.start_again(member);
+            }),
+            Act::FreezeMember(member) => self.quorum(|stage| {
+                stage.running.retain(|running| *running != member);
+                stage.etcds.freeze(member);
+            }),
+            Act::ThawMember(member) => self.quorum(|stage| {
+                stage.running.push(member);
+                stage.etcds.thaw(member);
+            }),
+            Act::Isolate(member) => self.quorum(|stage| {
+                stage.isolated = Some(member);
+                stage.etcds.isolate(member);
+            }),
+            Act::CutOff(who) => {
+                let when = stamped(self.began, || self.etcds.cut_off(who)).0;
+                self.tell(who, when, Deed::CutOff);
+            }
+            Act::Heal => {
+                let (when, ()) = stamped(self.began, || {
+                    self.quorum(|stage| {
+                        stage.isolated = None;
+                        stage.etcds.heal();
+                    });
+                });
+                for who in [Who::A, Who::B] {
+                    if self.players[who as usize].is_some() {
+                        self.tell(who, when, Deed::Mended);
+                    }
+                }
+            }
         }
     }
 
     fn deed(&mut self, who: Who, deed: Deed, what: impl FnOnce(&mut Player)) {
         let player = self.players[who as usize].as_mut().expect("a schedule does this to one that is up");
         let when = stamped(self.began, || what(player)).0;
+        self.tell(who, when, deed);
+    }
+
+    fn tell(&mut self, who: Who, when: When, deed: Deed) {
+        let player = self.players[who as usize].as_ref().expect("a schedule does this to one that is up");
         self.timeline.lives[player.life].deeds.push((when, deed));
     }
 
-    fn quorum(&mut self, state: Quorum, what: impl FnOnce(&mut Etcd)) {
-        let when = stamped(self.began, || what(&mut self.etcd)).0;
-        self.timeline.quorum.push((when, state));
+    /// Whatever is done to a member or its cables may cost an election.
+    fn quorum(&mut self, what: impl FnOnce(&mut Self)) {
+        let began = self.began;
+        let (when, ()) = stamped(began, || {
+            what(self);
+            let reached = self.running.iter().copied().filter(|member| self.isolated != Some(*member));
+            let reached: Vec<usize> = reached.collect();
+            let quorum = self.etcds.addresses().len() / 2 + 1;
+            if reached.len() >= quorum {
+                self.etcds.until_answered(&reached);
+                let now = began.elapsed();
+                self.timeline.quorum.push((When { from: now, to: now }, Quorum::Back));
+            }
+        });
+        let lost = When { from: when.from, to: when.from };
+        let place = self.timeline.quorum.iter().position(|(back, _)| back.from >= when.from);
+        self.timeline.quorum.insert(place.unwrap_or(self.timeline.quorum.len()), (lost, Quorum::Lost));
     }
 
     fn start(&mut self, who: Who, conflict: Conflict, health: Health) {
@@ -168,18 +244,19 @@ impl Stage {
             Health::Sick => deeds.push((When { from: At::ZERO, to: At::ZERO }, Deed::Sick)),
         }
         folder.write("web.toml", &self.file(&folder, number, conflict));
-        let began = self.began;
-        let (when, (service, main)) = stamped(began, || {
-            let service = folder.start(Place::First);
-            let main = service.running.main();
-            (service, main)
+        let (began, sandbox) = (self.began, self.etcds.sandbox(who));
+        let (when, service) = stamped(began, || {
+            let service = folder.start_in(sandbox);
+            // Its signals are in order by then.
+            service.running.main();
+            service
         });
         deeds.push((when, Deed::Started));
         let value =
             format!(r#"{{"host":"192.0.2.{number}","port":8087,"priority":10,"weight":100,"ttl":1}}"#);
         let name = format!("{who:?}{}", life + 1);
         self.timeline.lives.push(Life { name, value, conflict, deeds });
-        self.players[who as usize] = Some(Player { folder, service, life, main });
+        self.players[who as usize] = Some(Player { folder, service, life, is_frozen: false });
     }
 
     fn file(&self, folder: &Folder, number: u8, conflict: Conflict) -> String {
@@ -198,21 +275,28 @@ impl Stage {
             LIMITS.ttl.as_secs()
         );
         let check = format!("[[check]]\nhttp = \"http://{address}/healthz\"\n{CHECK}");
-        format!("shell = {shell:?}\n{COMMON}{check}{announce}{}", registry(Api::V3, self.etcd.address()))
+        let mut members: Vec<String> = self.etcds.addresses().iter().map(ToString::to_string).collect();
+        let first = usize::from(number) % members.len();
+        members.rotate_left(first);
+        let registry = format!("[registry]\nurl = \"etcd://{}\"\n", members.join(","));
+        format!("shell = {shell:?}\n{COMMON}{check}{announce}{registry}")
     }
 }
 
 impl Player {
-    /// Its main process dies; there is one, or soon will be.
+    /// Its main process dies, as soon as there is one: it may be between two. One that is frozen may be for long.
     fn crash(&mut self) {
         let init = self.service.running.init();
-        let lives = |pid: &i32| process::lives(*pid);
-        self.main = wait::until("a main process", || process::children(init).into_iter().find(lives));
-        send(self.main, Signal::SIGKILL);
+        let find = || process::children(init).into_iter().find(|pid| process::lives(*pid));
+        let main = if self.is_frozen { find() } else { Some(wait::until("a main process", find)) };
+        if let Some(main) = main {
+            send(main, Signal::SIGKILL);
+        }
     }
 
     /// As one pauses a container.
     fn freeze(&mut self) {
+        self.is_frozen = true;
         for pid in self.all() {
             send(pid, Signal::SIGSTOP);
         }
@@ -220,6 +304,7 @@ impl Player {
 
     /// Those that it looks after first, so that it finds them well.
     fn thaw(&mut self) {
+        self.is_frozen = false;
         for pid in self.all().into_iter().rev() {
             send(pid, Signal::SIGCONT);
         }

@@ -127,7 +127,9 @@ impl Checker<'_> {
             }
             // What a member that did not answer has taken may be carried out when it answers again.
             let sent = at.saturating_sub(self.limits.at_once());
+            let cuts = gaps(life, Deed::CutOff, Deed::Mended);
             let sent = outages(self.timeline)
+                .chain(cuts.iter())
                 .filter(|(_, back)| *back >= sent)
                 .map(|(lost, _)| lost.saturating_sub(self.limits.at_once()))
                 .fold(sent, At::min);
@@ -215,7 +217,7 @@ impl Checker<'_> {
             // A lease ends no sooner than its TTL after it was renewed, and it was no later than it was first used.
             let younger = to < from + self.limits.ttl.saturating_sub(self.limits.slack);
             let since = to.saturating_sub(if younger { self.limits.at_once() } else { self.limits.by_ttl() });
-            if self.surely(life).within(&self.answering).hold(since, to) {
+            if self.surely(life).within(&self.able(life)).hold(since, to) {
                 let what = format!("the record of {} went, and nothing was wrong with it", life.name);
                 found.push(Violation { kind: Kind::Robbed, at: to, what });
             }
@@ -317,9 +319,9 @@ impl Checker<'_> {
             let asks = self.answering.hold(ended.from.saturating_sub(self.limits.by_retry()), limit);
             if stopped && asks { limit } else { ended.from }
         });
-        let frozen = pairs(life, Deed::Frozen, Deed::Thawed).into_iter();
-        let frozen = Spans::of(frozen.map(|(at, end)| (at.from, end.map_or(FOREVER, |end| end.to))));
-        Spans::of([(started.from, ended)]).without(&frozen).within(&self.answering)
+        let life_time = Spans::of([(started.from, ended)]).within(&self.answering);
+        let awake = life_time.without(&gaps(life, Deed::Frozen, Deed::Thawed));
+        awake.without(&gaps(life, Deed::CutOff, Deed::Mended))
     }
 }
 
@@ -353,6 +355,12 @@ fn pairs(life: &Life, open: Deed, end: Deed) -> Vec<(When, Option<When>)> {
         }
     }
     pairs
+}
+
+/// From when to when something was so, at the longest.
+fn gaps(life: &Life, open: Deed, end: Deed) -> Spans {
+    let gap = |(at, end): (When, Option<When>)| (at.from, end.map_or(FOREVER, |end| end.to));
+    Spans::of(pairs(life, open, end).into_iter().map(gap))
 }
 
 fn frozen_at(life: &Life, when: When) -> bool {

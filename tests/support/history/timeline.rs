@@ -29,6 +29,9 @@ pub enum Deed {
     /// With its main process.
     Frozen,
     Thawed,
+    /// Nobody but itself can be reached.
+    CutOff,
+    Mended,
     Stopped,
     /// With its main process, and without a word.
     Killed,
