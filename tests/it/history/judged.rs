@@ -37,7 +37,7 @@ fn judged(lives: Vec<Life>, quorum: &[(u64, Quorum)], changes: &[(u64, &str)]) -
     };
     let changes = (1..).zip(changes).map(change).collect();
     let quorum = quorum.iter().map(|(ms, what)| (when(*ms), *what)).collect();
-    let timeline = Timeline { lives, quorum, changes, end: at(20_000) };
+    let timeline = Timeline { lives, quorum, changes, end: at(20_000), ..Timeline::default() };
     let kinds: Vec<Kind> = check(&timeline, LIMITS).into_iter().map(|violation| violation.kind).collect();
     println!("{timeline}{kinds:?}");
     kinds

@@ -72,8 +72,13 @@ enum Member {
     Frozen,
 }
 
+/// No act begins later than this, but for those that undo what was done.
+const LONGEST: Duration = Duration::from_secs(20);
+
 struct Generator {
     rng: fastrand::Rng,
+    /// In pauses.
+    spent: Duration,
     size: Size,
     instances: [Instance; 2],
     members: [Member; 3],
@@ -84,6 +89,7 @@ struct Generator {
 pub fn schedule(seed: u64, size: Size) -> Vec<Step> {
     let mut generator = Generator {
         rng: fastrand::Rng::with_seed(seed),
+        spent: Duration::ZERO,
         size,
         instances: Default::default(),
         members: [Member::Up; 3],
@@ -91,7 +97,7 @@ pub fn schedule(seed: u64, size: Size) -> Vec<Step> {
     };
     let mut steps: Vec<Step> = vec![];
     let count = generator.rng.usize(10..17);
-    while steps.len() < count {
+    while steps.len() < count && generator.spent < LONGEST {
         let act = generator.draw();
         if generator.can(act) {
             let pause = generator.pause(steps.last().map(|(_, act)| *act));
@@ -209,7 +215,9 @@ impl Generator {
             (false, true) => 0..[100, 700, 1500, 2500][self.rng.usize(0..4)],
             (false, false) => 0..[100, 700, 1000][self.rng.usize(0..3)],
         };
-        Duration::from_millis(self.rng.u64(ms))
+        let pause = Duration::from_millis(self.rng.u64(ms));
+        self.spent += pause;
+        pause
     }
 
     fn undo(&mut self) -> Vec<Act> {

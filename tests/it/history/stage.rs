@@ -101,7 +101,8 @@ impl Stage {
     pub fn play(&mut self, schedule: &[Step]) {
         for (pause, act) in schedule {
             wait::be_late(*pause);
-            self.act(*act);
+            let (when, ()) = stamped(self.began, || self.act(*act));
+            self.timeline.notes.push((when, format!("  {act:?}")));
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Change {
 pub struct Timeline {
     pub lives: Vec<Life>,
     pub quorum: Vec<(When, Quorum)>,
+    /// What else a person may want to know.
+    pub notes: Vec<(When, String)>,
     pub changes: Vec<Change>,
     /// When the last look was taken.
     pub end: At,
@@ -95,6 +97,7 @@ impl fmt::Display for Timeline {
         }
         let told = |(when, quorum): &(When, Quorum)| (when.from, when.to, format!("quorum {quorum:?}"));
         lines.extend(self.quorum.iter().map(told));
+        lines.extend(self.notes.iter().map(|(when, note)| (when.from, when.to, note.clone())));
         for Change { at, revision, value, lease } in &self.changes {
             let what = match value {
                 Some(value) => format!("is {}, lease {lease:x}", self.name_of(value)),
