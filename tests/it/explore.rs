@@ -12,6 +12,7 @@ use ensign::machine::action::Action;
 use ensign::machine::event::{Answer, Ending, Event, Verdict};
 use ensign::machine::service::{Kill, Readiness, State};
 use ensign::machine::stop::{Phase, SweepKill};
+use ensign::machine::time::Time;
 use ensign::machine::{announce, health};
 
 use crate::support::plan::{SECOND, announce as announced, awaited, check, config, daemon};
@@ -92,19 +93,28 @@ fn walk(config: Config) -> Table {
 fn fingerprint(world: &World) -> String {
     let supervisor = &world.supervisor;
     let whole = format!("{:?} {:?}", supervisor.services(), supervisor.phase());
-    // How long the registry has been away decides when that is told of, and nothing else.
-    let mut parts = whole.split("outage: Outage {");
-    let first = parts.next().unwrap_or_default();
-    let rest = parts.filter_map(|part| part.split_once('}').map(|(_, after)| after));
-    let whole: String = [first].into_iter().chain(rest).collect();
+    // Of a time it counts whether it has come, not the unit that it is printed in.
     let mut print = String::new();
-    for part in whole.split(|c: char| c.is_ascii_digit() || c == '.') {
-        print.push_str(part);
+    for (at, part) in whole.split("Time(").enumerate() {
+        let (time, part) = if at == 0 { ("", part) } else { part.split_once(')').unwrap_or((part, "")) };
+        print.push_str(match time {
+            "" => "",
+            time if is_future(time, world.now) => "later",
+            _ => "past",
+        });
+        print.extend(part.chars().filter(|c| !c.is_ascii_digit() && *c != '.'));
     }
     let (alive, probes) = (world.alive.len(), world.probes.len());
     let (requests, attempts) = (world.requests.len(), world.attempts.len());
     write!(print, "{alive} {probes} {requests} {attempts} {}", world.orphans).expect("a string takes all");
     print
+}
+
+/// Of a duration as it is printed.
+fn is_future(time: &str, now: Time) -> bool {
+    let units = [("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let in_seconds = |(unit, size): (&str, f64)| Some(time.strip_suffix(unit)?.parse::<f64>().ok()? * size);
+    units.into_iter().find_map(in_seconds).expect("a duration") > now.since_start().as_secs_f64()
 }
 
 /// The state in the words of the documentation.
