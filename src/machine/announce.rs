@@ -46,6 +46,14 @@ struct Outage {
     remind_at: Time,
 }
 
+/// Whether a whole fleet may have come to the registry with us, and would for as long as it takes a tenth of each pause
+/// to part it: what was started together, and what an outage kept waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Likely,
+    ByChance,
+}
+
 /// Whether heartbeats are sent in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
@@ -184,26 +192,26 @@ impl Announcer {
                 self.taken = false;
                 self.conflict = Conflict::Wait;
                 out.tell(Change::Announced);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, Company::Likely, out);
             }
             (State::Renewing { claim }, Answer::Held { ttl }) => {
-                self.succeeded(out);
-                self.hold(claim, ttl, out);
+                let company = self.succeeded(out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Renewing { claim }, Answer::Moved { ttl }) => {
-                self.succeeded(out);
+                let company = self.succeeded(out);
                 out.tell(Change::Moved);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Registering { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyHeld, out);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, Company::Likely, out);
             }
             (State::Renewing { claim }, Answer::Taken) => {
-                self.succeeded(out);
+                let company = self.succeeded(out);
                 self.note_taken(Change::KeyTaken, out);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             // The registry was not asked: what it made of earlier requests stands.
             (State::Registering { claim }, Answer::NoAddress) => {
@@ -298,9 +306,13 @@ impl Announcer {
         out.act(Action::Withdraw { service: out.service, claim, request });
     }
 
-    /// Ours for `ttl` from now; the next heartbeat comes at a third of it, a little early so that a fleet spreads out.
-    fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
-        let pause = (ttl / 3).mul_f64(0.9 + 0.1 * out.rng.f64());
+    /// Ours for `ttl` from now; the next heartbeat comes at a third of it, or early so that a fleet spreads out.
+    fn hold(&mut self, claim: ClaimId, ttl: Duration, company: Company, out: &mut Out<'_>) {
+        let least = match company {
+            Company::Likely => 0.0,
+            Company::ByChance => 0.9,
+        };
+        let pause = (ttl / 3).mul_f64(least + (1.0 - least) * out.rng.f64());
         let (early_at, renew_at) = (out.now + pause / 2, out.now + pause);
         self.state = State::Held { claim, early_at, renew_at };
     }
@@ -327,11 +339,14 @@ impl Announcer {
         self.homeless = homeless;
     }
 
-    fn succeeded(&mut self, out: &mut Out<'_>) {
+    /// Gives who else has come to the registry just now.
+    fn succeeded(&mut self, out: &mut Out<'_>) -> Company {
         let Outage { failures, since, .. } = std::mem::take(&mut self.outage);
-        if failures > 0 {
-            out.tell(Change::RegistryBack { lasted: out.now.since(since) });
+        if failures == 0 {
+            return Company::ByChance;
         }
+        out.tell(Change::RegistryBack { lasted: out.now.since(since) });
+        Company::Likely
     }
 
     /// Notes a failure and gives the time to try again: later each time, spread over half of the delay.

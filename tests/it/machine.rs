@@ -1,5 +1,6 @@
 //! The supervisor in a simulated world: scenarios with literal times, and properties over a great many event orders.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ensign::config::{Config, Conflict, Kind, ReadyBy, RestartWhen, Service, ServiceId, Signal, Unhealthy};
@@ -435,6 +436,36 @@ fn heartbeats_of_services_find_each_other_and_stay_together() {
         assert!(rest.iter().all(|beat| *beat == 2), "{apart} s apart: {first:?} {rest:?}");
         assert!((28..=36).contains(&beats.len()), "{apart} s apart: {} wake-ups", beats.len());
     }
+}
+
+/// What was started together, or kept waiting by one outage, does not beat in the same seconds from then on.
+#[test]
+fn a_fleets_heartbeats_are_spread_over_the_whole_of_their_pause() {
+    let pause = |world: &World| {
+        let at = world.supervisor.next_deadline().expect("a heartbeat is due");
+        at.since(world.now).as_millis()
+    };
+    let (mut first, mut second, mut returned) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in 0..200 {
+        let mut world = World::new(announced(), seed);
+        world.feed(Event::Started);
+        world.answer(HELD);
+        first.push(pause(&world));
+        world.advance(20 * SECOND);
+        world.answer(HELD);
+        second.push(pause(&world));
+        world.advance(20 * SECOND);
+        world.answer(Answer::Failed);
+        world.advance(SECOND);
+        world.answer(HELD);
+        returned.push(pause(&world));
+    }
+    for wide in [first, returned] {
+        let within = |range: Range<u128>| wide.iter().filter(|pause| range.contains(pause)).count();
+        let quarters = [0..5000, 5000..10_000, 10_000..15_000, 15_000..20_001].map(within);
+        assert!(quarters.iter().all(|share| (30..70).contains(share)), "{quarters:?}");
+    }
+    assert!(second.iter().all(|pause| (18_000..=20_000).contains(pause)), "{second:?}");
 }
 
 fn renewals(actions: &[Action]) -> Vec<ServiceId> {
