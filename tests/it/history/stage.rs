@@ -300,6 +300,7 @@ impl Player {
         self.is_frozen = true;
         for pid in self.all() {
             send(pid, Signal::SIGSTOP);
+            wait::until_true("it to be frozen", || process::is_stopped(pid) || !process::lives(pid));
         }
     }
 
