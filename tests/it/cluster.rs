@@ -28,7 +28,7 @@ const RIGHT_WITHIN: Duration = Duration::from_secs(2);
 /// those that are over now and then. What we have withdrawn ourselves by then is left to that.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(TTL.as_secs() + 3);
 
-/// A cluster to which things happen, one after the other.
+/// A cluster to which things happen, one after the other; two at most, for a test that [`ran_inside`] has a minute.
 struct Lane {
     cluster: Cluster,
     chronicle: Chronicle,
@@ -174,6 +174,14 @@ fn a_member_is_cut_off() {
         lasts,
         Cluster::heal,
     );
+}
+
+#[test]
+fn the_member_in_use_is_cut_off_from_us() {
+    if ran_inside(the_member_in_use_is_cut_off_from_us) {
+        return;
+    }
+    let mut lane = Lane::start();
     let (leader, us) = (lane.cluster.leader(), At::Client(0));
     let cut = |c: &mut Cluster| c.cut(At::Member(leader), us);
     lane.suffer("the member in use cut off from us", Kind::Minor, leader, cut, lasts, Cluster::heal);
@@ -235,6 +243,14 @@ fn a_quorum_is_lost() {
         let again = |cluster: &mut Cluster| survivor.others().into_iter().for_each(|m| cluster.restart(m));
         lane.suffer(fault, kind, survivor, two, last, again);
     }
+}
+
+#[test]
+fn a_cluster_is_wiped() {
+    if ran_inside(a_cluster_is_wiped) {
+        return;
+    }
+    let mut lane = Lane::start();
     let first = lane.cluster.leader();
     lane.suffer("all data wiped", Kind::LongOutage, first, kill_all, lasts, |c| c.restart_all(Data::Wiped));
 }
