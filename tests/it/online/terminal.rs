@@ -89,7 +89,9 @@ fn the_list_is_drawn_in_place_changes_are_marked_and_the_end_is_clean() {
 
     terminal.send(INTERRUPT);
     assert_eq!(ls.wait().expect("ours").code(), Some(130));
-    terminal.until(0, LEAVE);
+    // It comes in pieces.
+    let header = terminal.until(terminal.until(0, LEAVE), "\r\n");
+    terminal.until(header, "\r\n");
     let shown = terminal.shown();
     let (_, left) = shown.rsplit_once(LEAVE).expect("it was waited for");
     assert_eq!(shown.matches(ENTER).count(), 1);
