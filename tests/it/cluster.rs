@@ -24,9 +24,6 @@ const LATE: Duration = Duration::from_secs(2);
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(2);
 /// After an outage.
 const RIGHT_WITHIN: Duration = Duration::from_secs(2);
-/// After one that was longer than the TTL: v3 grants each lease its whole time again when a leader comes, and looks for
-/// those that are over now and then. What we have withdrawn ourselves by then is left to that.
-const FORGOTTEN_WITHIN: Duration = Duration::from_secs(TTL.as_secs() + 3);
 
 /// A cluster to which things happen, one after the other; two at most, for a test that [`ran_inside`] has a minute.
 struct Lane {
@@ -39,10 +36,8 @@ struct Lane {
 enum Kind {
     /// Two members answer all the time, but for an election.
     Minor,
-    /// There is no quorum until it is mended, which is before a TTL has passed.
+    /// There is no quorum until it is mended.
     Outage,
-    /// And after.
-    LongOutage,
 }
 
 impl Lane {
@@ -98,7 +93,6 @@ impl Lane {
         let (missing, there) = match kind {
             Kind::Minor => (Duration::ZERO, WITHDRAWN_WITHIN),
             Kind::Outage => (RIGHT_WITHIN, RIGHT_WITHIN),
-            Kind::LongOutage => (RIGHT_WITHIN, FORGOTTEN_WITHIN),
         };
         for (api, worst) in [("v3", &row.v3), ("v2", &row.v2)] {
             assert!(worst.missing <= missing, "{fault}, {api}: missing for {:?}", worst.missing);
@@ -233,15 +227,15 @@ fn a_quorum_is_lost() {
     }
     let mut lane = Lane::start();
     let short = |_: &mut Cluster| wait::be_late(TTL / 2);
-    for (fault, kind, last) in [
-        ("quorum lost for half of the TTL", Kind::Outage, short as fn(&mut Cluster)),
-        ("quorum lost for longer than the TTL", Kind::LongOutage, lasts),
+    for (fault, last) in [
+        ("quorum lost for half of the TTL", short as fn(&mut Cluster)),
+        ("quorum lost for longer than the TTL", lasts),
     ] {
         // A leader keeps what it was told in its last second, and has that done later.
         let survivor = follower(&lane.cluster);
         let two = |cluster: &mut Cluster| survivor.others().into_iter().for_each(|m| cluster.kill(m));
         let again = |cluster: &mut Cluster| survivor.others().into_iter().for_each(|m| cluster.restart(m));
-        lane.suffer(fault, kind, survivor, two, last, again);
+        lane.suffer(fault, Kind::Outage, survivor, two, last, again);
     }
 }
 
@@ -252,5 +246,5 @@ fn a_cluster_is_wiped() {
     }
     let mut lane = Lane::start();
     let first = lane.cluster.leader();
-    lane.suffer("all data wiped", Kind::LongOutage, first, kill_all, lasts, |c| c.restart_all(Data::Wiped));
+    lane.suffer("all data wiped", Kind::Outage, first, kill_all, lasts, |c| c.restart_all(Data::Wiped));
 }
