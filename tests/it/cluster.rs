@@ -25,7 +25,7 @@ const WITHDRAWN_WITHIN: Duration = Duration::from_secs(2);
 /// After an outage.
 const RIGHT_WITHIN: Duration = Duration::from_secs(2);
 
-/// A cluster to which things happen, one after the other; two at most, for a test that [`ran_inside`] has a minute.
+/// A cluster to which things happen, one after the other.
 struct Lane {
     cluster: Cluster,
     chronicle: Chronicle,

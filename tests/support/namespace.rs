@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -60,7 +60,7 @@ pub fn run_inside<T: Fn()>(_test: T, env: &[(&'static str, String)]) -> Ended {
     let temporary = tempfile::tempdir().expect("a temporary folder");
     let sandbox = Sandbox::new(Place::Guest).net().env(INSIDE, "1").env("TMPDIR", temporary.path());
     let sandbox = env.iter().fold(sandbox, |sandbox, (name, value)| sandbox.env(name, value));
-    let ended = sandbox.run(argv.into());
+    let ended = sandbox.start(argv.into()).tested();
     assert!(ended.stdout.contains("running 1 test"), "no test is called {name}");
     ended
 }
@@ -341,9 +341,21 @@ impl Running {
     }
 
     pub fn wait(mut self) -> Ended {
-        let status = wait::until(&format!("{:?} to end", self.argv), || {
-            self.child.try_wait().expect("it is our child")
-        });
+        let status = wait::until(&format!("{:?} to end", self.argv), || self.ended());
+        self.told(status)
+    }
+
+    /// As `wait`, where it is a test.
+    fn tested(mut self) -> Ended {
+        let status = wait::until_tested(&format!("{:?} to end", self.argv), || self.ended());
+        self.told(status)
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
+    }
+
+    fn told(self, status: ExitStatus) -> Ended {
         let took = self.started.elapsed();
         // `unshare` kills itself with the signal that killed its child.
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).expect("it has ended");
