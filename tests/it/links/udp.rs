@@ -12,6 +12,7 @@ use ensign::net::resolve::Instance;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::support::namespace::ran_inside;
 use crate::support::wait;
 
 mod dns;
@@ -176,6 +177,10 @@ fn what_one_client_sends_stays_in_its_order() {
 
 #[test]
 fn a_thousand_clients_at_once_get_their_own_answers() {
+    // With ports that nobody else takes meanwhile.
+    if ran_inside(a_thousand_clients_at_once_get_their_own_answers) {
+        return;
+    }
     raise_descriptors();
     let server = Server::start("127.0.0.1:0", Answer::Same);
     let (_links, address) = open_link(&udp(vec![at("127.0.0.1:0")], &[server.address]));
@@ -193,6 +198,10 @@ fn a_thousand_clients_at_once_get_their_own_answers() {
 
 #[test]
 fn an_address_that_refuses_gives_way_and_is_used_again_when_it_is_back() {
+    // With ports that nobody else takes meanwhile.
+    if ran_inside(an_address_that_refuses_gives_way_and_is_used_again_when_it_is_back) {
+        return;
+    }
     let first = Server::start("127.0.0.1:0", Answer::Whoami);
     let second = Server::start("127.0.0.2:0", Answer::Whoami);
     let (one, two) = (first.address, second.address);
@@ -211,6 +220,10 @@ fn an_address_that_refuses_gives_way_and_is_used_again_when_it_is_back() {
 
 #[test]
 fn nobody_there_costs_nobody_else_anything_and_is_over_when_somebody_is() {
+    // With ports that nobody else takes meanwhile.
+    if ran_inside(nobody_there_costs_nobody_else_anything_and_is_over_when_somebody_is) {
+        return;
+    }
     let gone = Server::start("127.0.0.1:0", Answer::Whoami);
     let there = Server::start("127.0.0.1:0", Answer::Whoami);
     let nowhere = gone.address;
@@ -333,6 +346,10 @@ fn the_first_questions_wait_for_the_first_answer_of_the_source() {
 
 #[test]
 fn a_link_to_its_own_port_is_no_storm() {
+    // With ports that nobody else takes meanwhile.
+    if ran_inside(a_link_to_its_own_port_is_no_storm) {
+        return;
+    }
     for listen in ["127.0.0.1", "0.0.0.0"] {
         let port = UdpSocket::bind("127.0.0.1:0").expect("bind").local_addr().expect("bound").port();
         let own = SocketAddr::from(([127, 0, 0, 1], port));
@@ -347,6 +364,10 @@ fn a_link_to_its_own_port_is_no_storm() {
 
 #[test]
 fn dockers_udp_ports_are_open_on_both_loopbacks_and_named_when_they_are_taken() {
+    // With ports that nobody else takes meanwhile.
+    if ran_inside(dockers_udp_ports_are_open_on_both_loopbacks_and_named_when_they_are_taken) {
+        return;
+    }
     let server = Server::start("127.0.0.11:0", Answer::Whoami);
     let port = free_port();
     let taken = UdpSocket::bind("127.0.0.1:0").expect("bind").local_addr().expect("bound").port();
