@@ -3,42 +3,46 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use reqwest::header::{CONNECTION, HeaderValue};
-use reqwest::{Client, redirect};
+use hyper::Request;
+use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 
 use super::Failure;
 use crate::config::HttpTarget;
-use crate::net::resolve::{ResolveError, Resolver, Shared};
-use crate::net::tls;
+use crate::net::http::{self, Connection};
+use crate::net::resolve::Resolver;
 
-/// What http probes share. Idle it does nothing at all: no connection is kept, so no timer runs.
+/// What http probes share. Idle it does nothing at all: no connection is kept.
 #[derive(Debug, Clone)]
-pub struct Prober(Client);
+pub struct Prober(Arc<Resolver>);
 
 impl Prober {
-    /// Fails only if the client can't be made, which no input of ours can cause.
-    pub fn new(resolver: Arc<Resolver>) -> Result<Self, Failure> {
-        Client::builder()
-            .tls_backend_preconfigured(tls::none())
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .http1_only()
-            .user_agent(concat!("ensign/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Shared(resolver)))
-            .build()
-            .map(Self)
-            .map_err(|error| failure(&error))
+    pub fn new(resolver: Arc<Resolver>) -> Self {
+        Self(resolver)
     }
 
     /// Asks once. Has no timeout: drop it to give up.
     pub async fn probe(&self, target: &HttpTarget) -> Result<(), Failure> {
-        let url = format!("http://{}{}", target.authority, target.path);
-        let request = self.0.get(url).header(CONNECTION, HeaderValue::from_static("close"));
+        let authority = &target.authority;
+        let host = match authority.port {
+            80 => authority.to_string().trim_end_matches(":80").to_owned(),
+            _ => authority.to_string(),
+        };
+        let request = Request::get(http::encoded(&target.path, |byte| !b"\"<>\\^`{|}".contains(&byte)))
+            .header(HOST, host)
+            .header(ACCEPT, "*/*")
+            .header(USER_AGENT, concat!("ensign/", env!("CARGO_PKG_VERSION")))
+            .header(CONNECTION, "close")
+            .body(String::new())
+            .map_err(|error| Failure::Other(error.to_string()))?;
+        let found = self.0.lookup(&authority.host).await?;
+        let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| (ip, authority.port).into()).collect();
+        let connection = Connection::open(&addresses, None, || {}).await;
+        let mut connection = connection.map_err(|error| Failure::from(&error))?;
         // What is not read of the answer goes away with the connection.
-        let answer = request.send().await.map_err(|error| failure(&error))?;
+        let answer = connection.send(request).await.map_err(|error| failure(&error))?;
         match answer.status().as_u16() {
             200..400 => Ok(()),
             status => Err(Failure::Status(status)),
@@ -47,29 +51,14 @@ impl Prober {
 }
 
 /// The cause at the bottom says it best: the layers above add what everybody knows.
-fn failure(error: &reqwest::Error) -> Failure {
+fn failure(error: &hyper::Error) -> Failure {
     let mut cause: &dyn Error = error;
-    loop {
-        if let Some(error) = cause.downcast_ref::<io::Error>()
-            && error.get_ref().is_none()
-        {
-            return Failure::from(error);
-        }
-        if let Some(error) = cause.downcast_ref::<ResolveError>() {
-            return Failure::Other(error.to_string());
-        }
-        match next(cause) {
-            Some(deeper) => cause = deeper,
-            None => return Failure::Other(cause.to_string()),
-        }
+    while let Some(deeper) = http::below(cause) {
+        cause = deeper;
     }
-}
-
-/// Below an error; an `io::Error` that wraps another hides it from `source`.
-fn next<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) => Failure::from(error),
+        None => Failure::Other(cause.to_string()),
     }
 }
 
@@ -86,7 +75,7 @@ mod tests {
     fn probed(host: &str, port: u16, path: &str) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let resolver = Resolver::with_files("/nonexistent/hosts", "/nonexistent/resolv.conf");
-        let prober = Prober::new(Arc::new(resolver)).expect("a client");
+        let prober = Prober::new(Arc::new(resolver));
         let authority = HostPort { host: host.to_owned(), port };
         runtime.block_on(prober.probe(&HttpTarget { authority, path: path.to_owned() }))
     }

@@ -14,6 +14,12 @@ use crate::config::Conflict;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// How soon the next heartbeat comes after the registry has hung up; at random, since it hangs up on a whole fleet at once.
+const HASTE: Duration = Duration::from_millis(500);
+/// How long no other one comes early after one that did and found all in place, as a part of the TTL: some registries,
+/// or what is before them, close whatever is idle.
+const CALM: u32 = 10;
+
 /// An outage is told of again after this, then each time that it has become twice as long, and at least once in
 /// [`LONGEST_SILENCE`]: days of it must not fill a disk, nor be forgotten.
 const FIRST_SILENCE: Duration = Duration::from_secs(60);
@@ -27,6 +33,8 @@ pub struct Announcer {
     last_claim: ClaimId,
     last_request: RequestId,
     outage: Outage,
+    haste: Haste,
+    company: Company,
     /// Another's record stands under our key, and that has been said.
     taken: bool,
     /// There was no address to announce when that was looked at last, and that has been said.
@@ -47,11 +55,20 @@ struct Outage {
 }
 
 /// Whether a whole fleet may have come to the registry with us, and would for as long as it takes a tenth of each pause
-/// to part it: what was started together, and what an outage kept waiting.
+/// to part it: what was started together, what an outage kept waiting, what the registry hung up on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Company {
     Likely,
     ByChance,
+}
+
+/// What the registry's hanging up makes of the next heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// It may come early, but not before this.
+    From(Time),
+    /// It comes early.
+    Made,
 }
 
 /// Whether heartbeats are sent in this turn.
@@ -104,6 +121,8 @@ impl Announcer {
             last_claim: ClaimId(0),
             last_request: RequestId(0),
             outage: Outage::default(),
+            haste: Haste::From(Time::ZERO),
+            company: Company::Likely,
             taken: false,
             homeless: false,
             conflict: Conflict::Take,
@@ -186,32 +205,33 @@ impl Announcer {
         if matches!(self.state, State::Registering { .. } | State::Renewing { .. }) {
             self.find_home(answer, out);
         }
+        self.judge_haste(answer, ttl, out.now);
         match (self.state, answer) {
             (State::Registering { claim }, Answer::Held { ttl } | Answer::Moved { ttl }) => {
                 self.succeeded(out);
                 self.taken = false;
                 self.conflict = Conflict::Wait;
                 out.tell(Change::Announced);
-                self.hold(claim, ttl, Company::Likely, out);
+                self.hold(claim, ttl, out);
             }
             (State::Renewing { claim }, Answer::Held { ttl }) => {
-                let company = self.succeeded(out);
-                self.hold(claim, ttl, company, out);
+                self.succeeded(out);
+                self.hold(claim, ttl, out);
             }
             (State::Renewing { claim }, Answer::Moved { ttl }) => {
-                let company = self.succeeded(out);
+                self.succeeded(out);
                 out.tell(Change::Moved);
-                self.hold(claim, ttl, company, out);
+                self.hold(claim, ttl, out);
             }
             (State::Registering { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyHeld, out);
-                self.hold(claim, ttl, Company::Likely, out);
+                self.hold(claim, ttl, out);
             }
             (State::Renewing { claim }, Answer::Taken) => {
-                let company = self.succeeded(out);
+                self.succeeded(out);
                 self.note_taken(Change::KeyTaken, out);
-                self.hold(claim, ttl, company, out);
+                self.hold(claim, ttl, out);
             }
             // The registry was not asked: what it made of earlier requests stands.
             (State::Registering { claim }, Answer::NoAddress) => {
@@ -276,6 +296,29 @@ impl Announcer {
         }
     }
 
+    /// The registry has closed its connection. It may have died, and be back without what it knew: the next heartbeat is due
+    /// soon, unless it is sooner anyway.
+    pub fn hung_up(&mut self, out: &mut Out<'_>) {
+        if let (State::Held { early_at, renew_at, .. }, Haste::From(from)) = (&mut self.state, self.haste) {
+            let at = (out.now + HASTE.mul_f64(out.rng.f64())).max(from);
+            if at < *renew_at {
+                *renew_at = at;
+                *early_at = from.max(out.now).min(*early_at);
+                (self.haste, self.company) = (Haste::Made, Company::Likely);
+            }
+        }
+    }
+
+    /// Whether a heartbeat that came early did so for nothing.
+    fn judge_haste(&mut self, answer: Answer, ttl: Duration, now: Time) {
+        if self.haste == Haste::Made {
+            let in_place = matches!(self.state, State::Renewing { .. })
+                && matches!(answer, Answer::Held { .. })
+                && self.outage.failures == 0;
+            self.haste = Haste::From(if in_place { now + ttl / CALM } else { now });
+        }
+    }
+
     pub fn next_deadline(&self) -> Option<Time> {
         match self.state {
             State::Absent
@@ -289,6 +332,7 @@ impl Announcer {
     }
 
     fn register(&mut self, claim: ClaimId, out: &mut Out<'_>) {
+        self.company = Company::Likely;
         self.state = State::Registering { claim };
         let request = self.next_request();
         out.act(Action::Register { service: out.service, claim, request, conflict: self.conflict });
@@ -307,8 +351,8 @@ impl Announcer {
     }
 
     /// Ours for `ttl` from now; the next heartbeat comes at a third of it, or early so that a fleet spreads out.
-    fn hold(&mut self, claim: ClaimId, ttl: Duration, company: Company, out: &mut Out<'_>) {
-        let least = match company {
+    fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
+        let least = match std::mem::replace(&mut self.company, Company::ByChance) {
             Company::Likely => 0.0,
             Company::ByChance => 0.9,
         };
@@ -339,18 +383,16 @@ impl Announcer {
         self.homeless = homeless;
     }
 
-    /// Gives who else has come to the registry just now.
-    fn succeeded(&mut self, out: &mut Out<'_>) -> Company {
+    fn succeeded(&mut self, out: &mut Out<'_>) {
         let Outage { failures, since, .. } = std::mem::take(&mut self.outage);
-        if failures == 0 {
-            return Company::ByChance;
+        if failures > 0 {
+            out.tell(Change::RegistryBack { lasted: out.now.since(since) });
         }
-        out.tell(Change::RegistryBack { lasted: out.now.since(since) });
-        Company::Likely
     }
 
     /// Notes a failure and gives the time to try again: later each time, spread over half of the delay.
     fn failed(&mut self, out: &mut Out<'_>) -> Time {
+        self.company = Company::Likely;
         let outage = &mut self.outage;
         if outage.failures == 0 {
             *outage = Outage { failures: 0, since: out.now, remind_at: out.now + FIRST_SILENCE };

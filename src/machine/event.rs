@@ -57,6 +57,8 @@ pub enum Event {
     Answered { service: ServiceId, request: RequestId, answer: Answer },
     /// The system's clock was set. Where the machine was suspended, time has passed that no deadline knows of.
     ClockSet,
+    /// The idle connection to the registry was closed, and not by us: the registry may be back already, and know nothing.
+    RegistryHungUp,
     /// A deadline has come; what is due follows from the time.
     Tick,
 }

@@ -120,6 +120,11 @@ impl Supervisor {
             Event::Started => self.started = Progress::Started,
             Event::Tick => {}
             Event::ClockSet => self.services.iter_mut().for_each(|service| service.doubt(now)),
+            Event::RegistryHungUp => {
+                for id in (0..self.services.len()).map(ServiceId) {
+                    self.with(id, now, actions, |service, _, out| service.hung_up(out));
+                }
+            }
             Event::Signal(signal) => self.signalled(signal, now, actions),
             Event::Descendants(descendants) => self.descendants = descendants,
             Event::Spawned { service, run } => {

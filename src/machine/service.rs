@@ -62,6 +62,11 @@ impl Service {
         self.announcer.doubt(now);
     }
 
+    /// The registry may have died, and be back.
+    pub fn hung_up(&mut self, out: &mut Out<'_>) {
+        self.announcer.hung_up(out);
+    }
+
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
     }

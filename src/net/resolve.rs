@@ -4,7 +4,6 @@
 //! Never caches beyond what the source says: a file is read again when its stat changes, a DNS answer lives for its
 //! TTL and a few seconds at most. Never waits without bound: a dead DNS server costs at most [`DNS_LIMIT`].
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,22 +94,6 @@ impl Resolver {
         Box::pin(self.dns.lookup(host)).await.map(v4_first)
     }
 }
-
-/// Lets reqwest look names up where everything else does.
-impl reqwest::dns::Resolve for Shared {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let resolver = Arc::clone(&self.0);
-        Box::pin(async move {
-            let found = resolver.lookup(name.as_str()).await.map_err(io::Error::other)?;
-            let addresses: reqwest::dns::Addrs = Box::new(found.into_iter().map(|ip| (ip, 0).into()));
-            Ok(addresses)
-        })
-    }
-}
-
-/// A resolver as reqwest's builder wants it: `.dns_resolver(Shared(resolver))`.
-#[derive(Debug, Clone)]
-pub struct Shared(pub Arc<Resolver>);
 
 fn v4_first(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);

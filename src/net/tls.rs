@@ -1,7 +1,6 @@
 //! TLS for HTTP clients: rustls with ring, one configuration a client and none for the process.
 //!
-//! Says how, never whom to trust: that comes from the configuration. Called by whoever makes an HTTP client, also
-//! those of plain http: without a configuration of ours the client would gather the system's certificates for itself.
+//! Says how, never whom to trust: that comes from the configuration. Called by whoever makes a connection that is secured.
 
 use std::sync::Arc;
 
@@ -22,9 +21,4 @@ pub fn config(roots: RootCertStore, identity: Option<Arc<CertifiedKey>>) -> Clie
     };
     config.resumption = Resumption::disabled();
     config
-}
-
-/// For a client that speaks plain http only: trusts nobody.
-pub fn none() -> ClientConfig {
-    config(RootCertStore::empty(), None)
 }

@@ -48,9 +48,6 @@ pub enum Error {
     /// The URL names something that can't be an endpoint.
     #[error("`{endpoint}` is not a host and port: {reason}")]
     Endpoint { endpoint: String, reason: String },
-    /// The HTTP client can't be made.
-    #[error("cannot make an HTTP client: {reason}")]
-    Client { reason: String },
 }
 
 /// What one endpoint did instead of answering.

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
-use reqwest::{Method, Url};
+use hyper::Method;
+use hyper::header::HeaderMap;
 use serde::Deserialize;
 use tokio::sync::OwnedMutexGuard;
 
@@ -20,6 +20,7 @@ use super::http::{Ask, Body, Endpoints, Reply, Scheme, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
 use super::{Listed, Registration, Renewal, follow};
 use crate::config::{self, Conflict, DnsName, HostPort};
+use crate::net::http::encoded;
 use crate::net::resolve::{Instance, Resolver};
 
 /// How often a write that others got in the way of is begun anew.
@@ -374,19 +375,18 @@ fn put(key: &str, fields: &[(&str, String)]) -> Ask {
 
 /// The key's path, encoded as a URL wants it.
 fn path(key: &str) -> String {
-    let mut url = base();
-    url.set_path(&format!("/v2/keys{key}"));
-    url.path().to_owned()
+    format!("/v2/keys{}", encoded(key, |byte| is_plain(byte) || byte == b'/'))
 }
 
 fn encode(fields: &[(&str, String)]) -> String {
-    let mut url = base();
-    url.query_pairs_mut().extend_pairs(fields);
-    url.query().unwrap_or_default().to_owned()
+    let each: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}={}", encoded(value, is_plain))).collect();
+    each.join("&")
 }
 
-fn base() -> Url {
-    Url::parse("http://etcd").expect("a literal URL")
+/// Means itself wherever it stands in a URL.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 /// What etcd made of a request.

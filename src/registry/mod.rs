@@ -154,6 +154,18 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Waits until the connection that the next operation would use is closed by the other side, which may be back
+    /// without what it knew. For ever where there is no connection.
+    pub async fn hung_up(&self) {
+        match self {
+            Self::Etcd3(client) => client.endpoints().hung_up().await,
+            Self::Etcd2(client) => client.endpoints().hung_up().await,
+            Self::Dir(_) => std::future::pending().await,
+        }
+    }
+}
+
 impl Listed {
     /// `None` for a key that stands for no name.
     fn new(

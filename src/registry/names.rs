@@ -1,13 +1,12 @@
-//! Endpoints' names for the HTTP client, with the last good addresses kept: a DNS server that is slow or stuck must
+//! Endpoints' names and their addresses, with the last good addresses kept: a DNS server that is slow or stuck must
 //! not cost a heartbeat. It must never hold a request up for longer than [`PATIENCE`] once a name is known.
-//! Called by the HTTP client for names only; address literals never come here.
+//! Called by the HTTP client when it connects.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -95,18 +94,6 @@ impl Host {
 /// No lock here is held over anything that can panic, so a poisoned one is still whole.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let names = self.clone();
-        Box::pin(async move {
-            let found = names.lookup(name.as_str()).await?;
-            // Port 0: the URL's own port is put in by the client.
-            let addresses: Addrs = Box::new(found.into_iter().map(|ip| SocketAddr::new(ip, 0)));
-            Ok(addresses)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reqwest::Method;
-use reqwest::header::DATE;
+use hyper::Method;
+use hyper::header::DATE;
 use tokio::task::JoinSet;
 
 use super::http::{Ask, Endpoints};

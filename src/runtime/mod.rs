@@ -43,8 +43,6 @@ pub enum RuntimeError {
     Io { what: &'static str, source: io::Error },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
-    #[error("cannot prepare http checks: {0}")]
-    Checks(#[from] crate::checks::Failure),
 }
 
 /// Supervises `config` to the end of the container and gives the exit code. All signals must be blocked already.
@@ -130,6 +128,7 @@ impl<'a> Driver<'a> {
                     None => std::future::pending().await,
                 }
             };
+            let hung_up = self.world.registry_hung_up();
             exit = tokio::select! {
                 biased;
                 ready = signals.readable() => {
@@ -139,6 +138,7 @@ impl<'a> Driver<'a> {
                 Some(event) = self.events.recv() => self.feed([event]),
                 () = due => self.feed([Event::Tick]),
                 () = clock_set => self.feed([Event::ClockSet]),
+                () = hung_up => self.feed([Event::RegistryHungUp]),
             };
         }
     }

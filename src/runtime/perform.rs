@@ -92,7 +92,7 @@ impl World {
         let resolver = Arc::new(Resolver::system());
         let mut checks = config.services.iter().flat_map(|service| &service.checks);
         let any_http = checks.any(|check| matches!(check.probe, Probe::Http(_)));
-        let prober = any_http.then(|| Prober::new(Arc::clone(&resolver))).transpose()?;
+        let prober = any_http.then(|| Prober::new(Arc::clone(&resolver)));
         Ok(Self {
             prober,
             registrar: Registrar::new(Arc::clone(&config), Arc::clone(&resolver))?,
@@ -110,6 +110,10 @@ impl World {
             descriptors,
             config,
         })
+    }
+
+    pub async fn registry_hung_up(&self) {
+        self.registrar.hung_up().await;
     }
 
     pub fn perform(&mut self, action: Action) -> Done {

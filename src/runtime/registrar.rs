@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -99,6 +100,14 @@ impl Registrar {
             }
             Ok(Answer::Withdrawn)
         });
+    }
+
+    /// Waits until the registry closes the connection to it. For ever where nothing is announced.
+    pub async fn hung_up(&self) {
+        match &self.shared {
+            Some(shared) => shared.registry.hung_up().await,
+            None => future::pending().await,
+        }
     }
 
     /// What went wrong last, for people.

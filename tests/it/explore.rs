@@ -25,11 +25,12 @@ const HELD: Answer = Answer::Held { ttl: Duration::from_secs(60) };
 type Happen = fn(&mut World) -> Option<Vec<Action>>;
 
 /// What may happen in a state, as docs/machine.md names it.
-const HAPPENINGS: [(&str, Happen); 21] = [
+const HAPPENINGS: [(&str, Happen); 22] = [
     ("the next deadline comes", |world| {
         world.supervisor.next_deadline().map(|at| world.advance(at.since(world.now)))
     }),
     ("the clock is set", |world| Some(world.feed(Event::ClockSet))),
+    ("the registry hangs up", |world| Some(world.feed(Event::RegistryHungUp))),
     ("TERM", |world| Some(world.signal(15))),
     ("INT", |world| Some(world.signal(2))),
     ("HUP", |world| Some(world.signal(1))),

@@ -30,7 +30,7 @@ const IMPURE: [&str; 22] = [
     "nix",
     "libc",
     "tracing",
-    "reqwest",
+    "hyper",
     "socket2",
     "Instant",
     "SystemTime",

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::http::request::Builder;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::endpoints::Endpoint;
+use super::tls::Client;
 use super::{Ask, Body, Fault, REQUEST_TIMEOUT, exchange, files, reason};
 use crate::config::{self, Secret, units};
 use crate::net::resolve::watched::Stamp;
@@ -237,7 +239,7 @@ impl Pass {
         self.number != other.number
     }
 
-    pub fn shown_with(&self, request: RequestBuilder) -> RequestBuilder {
+    pub fn shown_with(&self, request: Builder) -> Builder {
         match &self.header {
             Some(header) => request.header(AUTHORIZATION, header.expose()),
             None => request,

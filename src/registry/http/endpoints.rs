@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use reqwest::Url;
-use reqwest::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::http::uri::Authority;
 
 use super::auth::{Auth, Scheme};
+use super::kept::{Kept, Shared};
 use super::tls::Clients;
 use super::tour::Tour;
 use super::{REQUEST_TIMEOUT, reason};
@@ -25,20 +26,21 @@ pub struct Endpoints {
     pub(super) auth: Auth,
     names: Names,
     pub(super) all: Vec<Endpoint>,
-    /// Where the next operation starts.
-    first: AtomicUsize,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 pub struct Endpoint {
     at: HostPort,
-    base: Url,
+    /// What requests say whom they are for.
+    pub(super) host: HeaderValue,
+    pub(super) kept: Arc<Kept>,
     /// Where it answered last.
     seen: Mutex<Option<SocketAddr>>,
 }
 
 impl Endpoints {
-    /// `headers` go with each request. Errors: a host that no URL can hold; no client to be had.
+    /// `headers` go with each request. Errors: a host that no URL can hold.
     pub fn new(
         hosts: &[HostPort],
         registry: &config::Registry,
@@ -47,10 +49,12 @@ impl Endpoints {
         scheme: Scheme,
     ) -> Result<Self, Error> {
         let names = Names::new(resolver);
-        let clients = Clients::new(registry.tls.as_ref(), names.clone(), headers)?;
-        let all = hosts.iter().map(|at| Endpoint::new(clients.scheme(), at)).collect::<Result<_, _>>()?;
+        let clients = Clients::new(registry.tls.as_ref(), names.clone(), headers);
+        let shared = Arc::default();
+        let endpoint = |(place, at)| Endpoint::new(at, clients.usual_port(), Kept::new(place, &shared));
+        let all = hosts.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
         let auth = Auth::new(scheme, registry.login.as_ref());
-        Ok(Self { clients, auth, names, all, first: AtomicUsize::new(0) })
+        Ok(Self { clients, auth, names, all, shared })
     }
 
     /// The address of the endpoint that the next operation would start with: where it answered last, without a look-up.
@@ -58,7 +62,7 @@ impl Endpoints {
     pub async fn peer(&self) -> Result<SocketAddr, Error> {
         let mut tried = Vec::new();
         for _ in &self.all {
-            let at = self.first.load(Ordering::Relaxed);
+            let at = self.shared.first.load(Ordering::Relaxed);
             let endpoint = &self.all[at];
             if let Some(seen) = *endpoint.seen() {
                 return Ok(seen);
@@ -77,6 +81,12 @@ impl Endpoints {
         Err(Error::Unreachable { tried })
     }
 
+    /// Waits until the kept connection that the next operation would use ends, and not by us. One that has since the
+    /// last call counts.
+    pub async fn hung_up(&self) {
+        self.shared.hung_up.notified().await;
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.all.len()
@@ -84,7 +94,7 @@ impl Endpoints {
 
     /// The tour of one operation.
     pub fn tour(self: &Arc<Self>) -> Tour {
-        Tour::new(Arc::clone(self), self.first.load(Ordering::Relaxed))
+        Tour::new(Arc::clone(self), self.shared.first.load(Ordering::Relaxed))
     }
 
     /// The one after this.
@@ -94,12 +104,13 @@ impl Endpoints {
 
     /// Let the next operation start here: it has answered.
     pub(super) fn prefer(&self, at: usize) {
-        self.first.store(at, Ordering::Relaxed);
+        self.shared.first.store(at, Ordering::Relaxed);
     }
 
     /// Let the next operation start elsewhere, unless another one has already seen to that.
     pub(super) fn avoid(&self, at: usize) {
-        let _moved = self.first.compare_exchange(at, self.after(at), Ordering::Relaxed, Ordering::Relaxed);
+        let _moved =
+            self.shared.first.compare_exchange(at, self.after(at), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// This one has failed, for this reason.
@@ -113,10 +124,19 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    fn new(scheme: &str, at: &HostPort) -> Result<Self, Error> {
-        let base = Url::parse(&format!("{scheme}://{at}"))
-            .map_err(|e| Error::Endpoint { endpoint: at.to_string(), reason: e.to_string() })?;
-        Ok(Self { at: at.clone(), base, seen: Mutex::default() })
+    fn new(at: &HostPort, usual_port: u16, kept: Arc<Kept>) -> Result<Self, Error> {
+        let unfit = |reason: String| Error::Endpoint { endpoint: at.to_string(), reason };
+        let authority = Authority::try_from(at.to_string()).map_err(|e| unfit(e.to_string()))?;
+        let said = match at.port == usual_port {
+            true => authority.host(),
+            false => authority.as_str(),
+        };
+        let host = HeaderValue::from_str(said).map_err(|e| unfit(e.to_string()))?;
+        Ok(Self { at: at.clone(), host, kept, seen: Mutex::default() })
+    }
+
+    pub fn at(&self) -> &HostPort {
+        &self.at
     }
 
     pub fn answered_at(&self, address: Option<SocketAddr>) {
@@ -126,11 +146,6 @@ impl Endpoint {
     /// Nothing panics with it.
     fn seen(&self) -> MutexGuard<'_, Option<SocketAddr>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Of an encoded path and query.
-    pub fn url(&self, path: &str) -> Result<Url, String> {
-        self.base.join(path).map_err(|e| e.to_string())
     }
 }
 

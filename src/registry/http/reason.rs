@@ -1,26 +1,18 @@
 //! Why a request got no answer, or none to go by: one short line, in words. Pure.
 
 use std::error::Error;
-use std::io;
 use std::time::{Duration, SystemTime};
 
-use reqwest::StatusCode;
+use hyper::StatusCode;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use serde_json::Value;
 
-use super::REQUEST_TIMEOUT;
-use super::tls::CONNECT_TIMEOUT;
+use super::tls::Transport;
+use crate::net::http::below;
 
-/// The cause at the bottom of the client's error.
-pub fn of(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return if error.is_connect() {
-            format!("no connection within {}", shown(CONNECT_TIMEOUT))
-        } else {
-            format!("no answer within {}", shown(REQUEST_TIMEOUT))
-        };
-    }
+/// The cause at the bottom of what ended a connection of this kind, or kept it from being made.
+pub fn of(error: &(dyn Error + 'static), transport: Transport) -> String {
     let mut cause: &(dyn Error + 'static) = error;
     loop {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
@@ -32,22 +24,18 @@ pub fn of(error: &reqwest::Error) -> String {
         }
     }
     let text = cause.to_string();
-    let is_plain = error.url().is_some_and(|url| url.scheme() == "http");
-    if is_plain && text == "connection closed before message completed" {
+    if transport == Transport::Plain && text == "connection closed before message completed" {
         return "it closed the connection without an answer: does it want TLS (`etcds://`)?".to_owned();
     }
     if text == "tls handshake eof" {
         return "it closed the connection in the TLS handshake: does it speak TLS?".to_owned();
     }
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    in_line(&text)
 }
 
-/// An `io::Error` that wraps another hides it from `source`.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
+/// In the middle of a sentence.
+pub fn in_line(text: &str) -> String {
+    text.split(" (os error").next().unwrap_or(text).to_lowercase()
 }
 
 /// What keeps a connection from being secure.

@@ -1,17 +1,20 @@
-//! The HTTP client of a cluster. Over TLS it is made of files, and made anew when they have changed.
+//! What connects to the endpoints of a cluster. Over TLS it is made of files, and made anew when they have changed.
 //!
 //! The files are looked at before each request, which takes microseconds and no timer. It must never fall silent over
 //! a file that went bad while there is a client made of an older one: that one goes on. Called by `endpoints`.
 
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::Client;
-use reqwest::header::HeaderMap;
+use hyper::header::HeaderMap;
+use rustls::pki_types::ServerName;
 
-use super::{REQUEST_TIMEOUT, files, reason};
-use crate::config::{self, units};
+use super::endpoints::Endpoint;
+use super::{files, reason};
+use crate::config::{self, HostPort, units};
+use crate::net::http::{Connection, Secure};
 use crate::net::resolve::watched::Stamp;
 use crate::net::tls;
 use crate::registry::error::Error;
@@ -19,6 +22,23 @@ use crate::registry::names::Names;
 
 /// Name look-up and connection, and what it takes to secure it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What it takes to connect to an endpoint; cheap to share.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    names: Names,
+    headers: HeaderMap,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Plain,
+    Tls,
+}
 
 /// Gives the client that requests are to be made with.
 #[derive(Debug)]
@@ -43,20 +63,20 @@ struct Made {
 }
 
 impl Clients {
-    /// `headers` go with each request. Over TLS nothing is read yet. Error: no client to be had.
-    pub fn new(tls: Option<&config::Tls>, names: Names, headers: HeaderMap) -> Result<Self, Error> {
+    /// `headers` go with each request. Over TLS nothing is read yet.
+    pub fn new(tls: Option<&config::Tls>, names: Names, headers: HeaderMap) -> Self {
         let way = match tls {
-            None => Way::Plain(build(&names, &headers, tls::none())?),
+            None => Way::Plain(Client::new(&names, &headers, None)),
             Some(files) => Way::Tls { files: files.clone(), made: Mutex::new(None) },
         };
-        Ok(Self { names, headers, way })
+        Self { names, headers, way }
     }
 
-    /// `https` or `http`.
-    pub fn scheme(&self) -> &'static str {
+    /// The one that a URL need not name.
+    pub fn usual_port(&self) -> u16 {
         match &self.way {
-            Way::Plain(_) => "http",
-            Way::Tls { .. } => "https",
+            Way::Plain(_) => 80,
+            Way::Tls { .. } => 443,
         }
     }
 
@@ -104,7 +124,7 @@ impl Clients {
                 })?)
             }
         };
-        build(&self.names, &self.headers, tls::config(roots, identity))
+        Ok(Client::new(&self.names, &self.headers, Some(tls::config(roots, identity))))
     }
 }
 
@@ -113,20 +133,44 @@ fn stamps(files: &config::Tls) -> Vec<Option<Stamp>> {
     std::iter::once(&files.ca).chain(identity).map(|path| Stamp::of(path)).collect()
 }
 
-fn build(names: &Names, headers: &HeaderMap, tls: rustls::ClientConfig) -> Result<Client, Error> {
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .http1_only()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .default_headers(headers.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        .pool_max_idle_per_host(1)
-        .pool_idle_timeout(None)
-        .tcp_nodelay(true)
-        .dns_resolver(names.clone())
-        .build()
-        .map_err(|e| Error::Client { reason: reason::of(&e) })
+impl Client {
+    fn new(names: &Names, headers: &HeaderMap, tls: Option<rustls::ClientConfig>) -> Self {
+        Self(Arc::new(Parts { names: names.clone(), headers: headers.clone(), tls: tls.map(Arc::new) }))
+    }
+
+    /// The very same, not one that was made anew.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What goes with each request.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    pub fn transport(&self) -> Transport {
+        if self.0.tls.is_some() { Transport::Tls } else { Transport::Plain }
+    }
+
+    /// A new connection to an endpoint, in time. Error: why there is none.
+    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, String> {
+        let late = |_| Err(format!("no connection within {}", reason::shown(CONNECT_TIMEOUT)));
+        tokio::time::timeout(CONNECT_TIMEOUT, self.open(endpoint)).await.unwrap_or_else(late)
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> Result<Connection, String> {
+        let Parts { names, tls, .. } = &*self.0;
+        let HostPort { host, port } = endpoint.at();
+        let secure = match tls {
+            None => None,
+            Some(config) => {
+                let name = ServerName::try_from(host.clone()).map_err(|e| e.to_string())?;
+                Some(Secure { config: Arc::clone(config), name })
+            }
+        };
+        let found = names.lookup(host).await.map_err(|why| reason::in_line(&why))?;
+        let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| (ip, *port).into()).collect();
+        let opened = Connection::open(&addresses, secure, endpoint.kept.ending()).await;
+        opened.map_err(|error| reason::of(&error, self.transport()))
+    }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::Response;
+use hyper::body::Incoming;
 
 use super::auth::{Pass, Trouble};
 use super::endpoints::{Endpoint, Endpoints};
 use super::{Answer, Ask, Fault, MAX_BODY, REQUEST_TIMEOUT, Reply, exchange, reason, request};
+use crate::net::http::{Connection, chunk};
 use crate::registry::error::{Error, Failure};
 
 /// An endpoint that takes this long is slow: the next one is asked, too.
@@ -96,11 +97,15 @@ impl Tour {
         let begun = tokio::time::timeout(REQUEST_TIMEOUT, async {
             let client = clients.current().ok()?;
             let pass = auth.pass(&client, endpoint, None).await.ok()?;
-            request(&client, endpoint, ask, &pass).ok()?.timeout(patience + REQUEST_TIMEOUT).send().await.ok()
+            let request = request(&client, endpoint, ask, &pass).ok()?;
+            let mut connection = client.connect(endpoint).await.ok()?;
+            let response = connection.send(request).await.ok()?;
+            Some((connection, response.into_body()))
         });
         match begun.await.ok().flatten() {
-            Some(response) => {
-                Some(Lines { endpoint: endpoint.to_string(), response, read: Vec::new(), until })
+            Some((connection, body)) => {
+                let endpoint = endpoint.to_string();
+                Some(Lines { endpoint, _connection: connection, body, read: Vec::new(), until })
             }
             None => {
                 self.endpoints.avoid(self.at);
@@ -265,7 +270,9 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub struct Lines {
     endpoint: String,
-    response: Response,
+    /// Its own.
+    _connection: Connection,
+    body: Incoming,
     read: Vec<u8>,
     until: tokio::time::Instant,
 }
@@ -282,7 +289,7 @@ impl Lines {
                 let line: Vec<u8> = self.read.drain(..=end).collect();
                 return String::from_utf8(line).ok();
             }
-            let chunk = tokio::time::timeout_at(self.until, self.response.chunk()).await.ok()?.ok()??;
+            let chunk = tokio::time::timeout_at(self.until, chunk(&mut self.body)).await.ok()?.ok()??;
             if self.read.len() + chunk.len() > MAX_BODY {
                 return None;
             }
