@@ -309,13 +309,19 @@ impl Announcer {
         }
     }
 
-    /// Whether a heartbeat that came early did so for nothing.
+    /// A heartbeat that came early did so for nothing where it found all in place.
     fn judge_haste(&mut self, answer: Answer, ttl: Duration, now: Time) {
-        if self.haste == Haste::Made {
-            let in_place = matches!(self.state, State::Renewing { .. })
-                && matches!(answer, Answer::Held { .. })
-                && self.outage.failures == 0;
-            self.haste = Haste::From(if in_place { now + ttl / CALM } else { now });
+        match (self.haste, self.state) {
+            (Haste::Made, State::Renewing { .. })
+                if matches!(answer, Answer::Held { .. }) && self.outage.failures == 0 =>
+            {
+                self.haste = Haste::From(now + ttl / CALM);
+            }
+            (Haste::Made, State::Registering { .. } | State::Renewing { .. } | State::Withdrawing { .. }) => {
+                self.haste = Haste::From(now)
+            }
+            // Still to come; or nothing is in flight.
+            (Haste::Made | Haste::From(_), _) => {}
         }
     }
 
@@ -353,7 +359,8 @@ impl Announcer {
     /// Ours for `ttl` from now; the next heartbeat comes at a third of it, or early so that a fleet spreads out.
     fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
         let least = match std::mem::replace(&mut self.company, Company::ByChance) {
-            Company::Likely => 0.0,
+            // No sooner than [`CALM`] has it.
+            Company::Likely => 0.3,
             Company::ByChance => 0.9,
         };
         let pause = (ttl / 3).mul_f64(least + (1.0 - least) * out.rng.f64());

@@ -231,6 +231,31 @@ async fn each_certificate_that_is_wrong_is_told_for_what_it_is() {
     }
 }
 
+/// Its end is seen by whoever waits for it, and not taken for one where we have closed the connection ourselves.
+#[tokio::test]
+async fn an_etcd_that_dies_hangs_up() {
+    let authority = Authority::new();
+    let mut etcd = Etcd::start_secure(authority.issue("etcd", HERE, Validity::Now), None);
+    for api in Api::BOTH {
+        for (address, tls) in [(etcd.secure_address(), trusting(authority.ca())), (etcd.address(), None)] {
+            let registry = registry(&at(api, address, tls, None));
+            assert_eq!(registry.list(None).await.expect("listed"), []);
+            // A watch has its own connection, which is closed when it is dropped.
+            let name = dns_name(NAME).expect("a name");
+            let (tell, mut told) = unbounded_channel();
+            tokio::select! {
+                () = registry.follow(&name, move |seen| drop(tell.send(seen))) => {}
+                seen = told.recv() => assert_eq!(seen, Some(Seen::Instances(Vec::new()))),
+            }
+            let short = tokio::time::timeout(Duration::from_millis(200), registry.hung_up()).await;
+            assert!(short.is_err(), "{api:?}: all is well");
+            etcd.stop();
+            tokio::time::timeout(LONG, registry.hung_up()).await.expect("in time");
+            etcd.start_again(Data::Kept);
+        }
+    }
+}
+
 /// Without a file: whom to trust is the system's business, and where there is nobody, that is said.
 #[test]
 fn a_url_alone_trusts_whom_the_system_trusts() {

@@ -440,7 +440,7 @@ fn heartbeats_of_services_find_each_other_and_stay_together() {
 
 /// What was started together, or kept waiting by one outage, does not beat in the same seconds from then on.
 #[test]
-fn a_fleets_heartbeats_are_spread_over_the_whole_of_their_pause() {
+fn a_fleets_heartbeats_are_spread_over_most_of_their_pause() {
     let pause = |world: &World| {
         let at = world.supervisor.next_deadline().expect("a heartbeat is due");
         at.since(world.now).as_millis()
@@ -462,10 +462,92 @@ fn a_fleets_heartbeats_are_spread_over_the_whole_of_their_pause() {
     }
     for wide in [first, returned] {
         let within = |range: Range<u128>| wide.iter().filter(|pause| range.contains(pause)).count();
-        let quarters = [0..5000, 5000..10_000, 10_000..15_000, 15_000..20_001].map(within);
-        assert!(quarters.iter().all(|share| (30..70).contains(share)), "{quarters:?}");
+        let parts = [6000..9500, 9500..13_000, 13_000..16_500, 16_500..20_001].map(within);
+        assert!(parts.iter().all(|share| (30..70).contains(share)), "{parts:?}");
+        assert_eq!(parts.iter().sum::<usize>(), wide.len());
     }
     assert!(second.iter().all(|pause| (18_000..=20_000).contains(pause)), "{second:?}");
+}
+
+/// It may have died, and be back with nothing in it.
+#[test]
+fn a_registry_that_hangs_up_is_asked_soon() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    let mut pauses = Vec::new();
+    for _ in 0..100 {
+        world.feed(Event::RegistryHungUp);
+        let next = world.supervisor.next_deadline().expect("a heartbeat is due").since(world.now);
+        assert!(next <= SECOND / 2, "{next:?}");
+        pauses.push(next);
+        // Hung up once more before that: neither sooner nor later.
+        world.feed(Event::RegistryHungUp);
+        assert_eq!(world.supervisor.next_deadline(), Some(world.now + next));
+        assert_eq!(renewals(&world.advance(next)).len(), 1);
+        // It was right to ask, so it may be again, at once.
+        assert!(registers(&world.answer(Answer::Lost)));
+        world.answer(HELD);
+    }
+    let spread = pauses.iter().max().expect("some").saturating_sub(*pauses.iter().min().expect("some"));
+    assert!(spread > SECOND / 3, "a fleet spreads out: {spread:?}");
+    // Whatever is due sooner stays so.
+    world.advance(20 * SECOND);
+    world.answer(HELD);
+    world.advance(Duration::from_millis(17_999));
+    let due = world.supervisor.next_deadline().expect("a heartbeat is due");
+    for _ in 0..50 {
+        world.feed(Event::RegistryHungUp);
+        assert!(world.supervisor.next_deadline().expect("still") <= due);
+    }
+}
+
+/// As where something between closes what is idle, as soon as it is.
+#[test]
+fn one_that_hangs_up_all_the_time_is_asked_ten_times_a_ttl() {
+    let mut world = started(announced());
+    world.answer(HELD);
+    let (mut asked, begun) = (Vec::new(), world.now);
+    while world.now.since(begun) < 600 * SECOND {
+        world.feed(Event::RegistryHungUp);
+        let next = world.supervisor.next_deadline().expect("a heartbeat is due");
+        for _ in renewals(&world.advance(next.since(world.now))) {
+            asked.push(world.now);
+            world.answer(HELD);
+        }
+    }
+    assert!((95..=101).contains(&asked.len()), "{}", asked.len());
+    for pair in asked.windows(2) {
+        assert!(pair[1].since(pair[0]) >= 6 * SECOND, "{pair:?}");
+    }
+}
+
+/// Nor is anything asked for what is not announced.
+#[test]
+fn a_registry_that_hangs_up_on_nobody_wakes_nobody() {
+    let mut world = started(config(vec![daemon("web")]));
+    assert!(world.feed(Event::RegistryHungUp).is_empty());
+    assert_eq!(world.supervisor.next_deadline(), None);
+    let mut world = started(announced());
+    world.answer(HELD);
+    world.end(MAIN, Ending::Code(1));
+    world.answer(Answer::Withdrawn);
+    let due = world.supervisor.next_deadline();
+    assert!(world.feed(Event::RegistryHungUp).is_empty());
+    assert_eq!(world.supervisor.next_deadline(), due);
+}
+
+/// All of a container's in one wake-up, as ever.
+#[test]
+fn heartbeats_that_come_early_come_together() {
+    let (mut web, mut side) = (daemon("web"), daemon("side"));
+    web.announce = vec![announce("web.example.com")];
+    side.announce = vec![announce("side.example.com")];
+    let mut world = started(config(vec![web, side]));
+    world.answer(HELD);
+    world.answer(HELD);
+    world.feed(Event::RegistryHungUp);
+    let next = world.supervisor.next_deadline().expect("a heartbeat is due");
+    assert_eq!(renewals(&world.advance(next.since(world.now))).len(), 2);
 }
 
 fn renewals(actions: &[Action]) -> Vec<ServiceId> {
@@ -710,6 +792,7 @@ enum Step {
     Probed(Verdict),
     Tried(Verdict),
     Answered(Answer),
+    HungUp,
     Stale(usize),
     Orphans(u32),
     SpawnFails(Option<SpawnFailure>),
@@ -737,6 +820,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0_usize..4, 0_u8..3).prop_map(|(service, code)| Step::End { service, code }),
         5 => prop_oneof![3 => Just(Verdict::Pass), 1 => Just(Verdict::Fail)].prop_map(Step::Probed),
         5 => prop_oneof![2 => Just(Verdict::Pass), 1 => Just(Verdict::Fail)].prop_map(Step::Tried),
+        1 => Just(Step::HungUp),
         5 => answer.prop_map(Step::Answered),
         2 => any::<usize>().prop_map(Step::Stale),
         1 => (0_u32..3).prop_map(Step::Orphans),
@@ -808,6 +892,7 @@ fn play(world: &mut World, step: &Step) {
         Step::End { service, code: 2 } => drop(world.end(ServiceId(service), Ending::Killed(Signal(11)))),
         Step::End { service, code } => drop(world.end(ServiceId(service), Ending::Code(code))),
         Step::Tried(verdict) => drop(world.tried(verdict)),
+        Step::HungUp => drop(world.feed(Event::RegistryHungUp)),
         Step::Probed(verdict) => drop(world.probed(verdict)),
         Step::Answered(answer) => drop(world.answer(answer)),
         Step::Stale(nth) => world.feed_stale(nth),

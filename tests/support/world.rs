@@ -108,7 +108,8 @@ impl World {
             if let Event::Signal(Signal(2 | 3 | 15)) = event {
                 self.shutdown.get_or_insert(self.now);
             }
-            if !matches!(event, Event::Tick | Event::Started | Event::Signal(_)) {
+            let happens_again = matches!(event, Event::Signal(_) | Event::ClockSet | Event::RegistryHungUp);
+            if !happens_again && !matches!(event, Event::Tick | Event::Started) {
                 self.history.push(event.clone());
             }
             let actions = self.supervisor.handle(event, self.now);

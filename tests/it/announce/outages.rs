@@ -1,6 +1,11 @@
 //! The registry goes away and comes back: dead, wiped, frozen. The service never feels it, the log tells it once, and
 //! the record is there again as soon as there is somewhere to put it.
 
+use std::io::copy;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,7 +15,7 @@ use super::{Announced, TTL};
 use crate::support::etcd::{Data, Etcd};
 use crate::support::namespace::Place;
 use crate::support::process;
-use crate::support::service::{ANNOUNCE, Folder, KEY, VALUE, command, registry, send};
+use crate::support::service::{ANNOUNCE, Folder, KEY, Service, VALUE, command, registry, send};
 use crate::support::skip::{self, Need};
 use crate::support::wait;
 use crate::support::watch::{Api, Watch};
@@ -88,6 +93,76 @@ fn an_etcd_that_comes_back_empty_has_the_record_again() {
         return;
     }
     dies_and_comes_back(Data::Wiped);
+}
+
+/// A service that has no heartbeat for so long, but for a reason.
+fn patient(api: Api, ttl: &str, at: SocketAddr) -> Service {
+    let announce = ANNOUNCE.replace("ttl = \"2s\"", &format!("ttl = \"{ttl}\""));
+    let service = Folder::with(&(command(&["hold"]) + &announce + &registry(api, at))).start(Place::First);
+    service.until_logged("announced");
+    service
+}
+
+/// Nobody asks it anything while it is away, and for long after.
+#[test]
+fn an_etcd_that_is_back_at_once_without_its_data_has_the_record_again() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let mut etcd = Etcd::start();
+    let both = Api::BOTH.map(|api| patient(api, "1h", etcd.address()));
+    // The second time is no longer than the first: it was right to ask.
+    for times in 1..=2 {
+        etcd.stop();
+        etcd.start_again(Data::Wiped);
+        let back = Instant::now();
+        for (api, service) in Api::BOTH.into_iter().zip(&both) {
+            wait::until_true("the record", || api.read(&etcd, KEY).is_some());
+            assert!(back.elapsed() < BACK_WITHIN, "{api:?}: {:?}", back.elapsed());
+            wait::until_true("its word", || service.logged("forgotten") == times);
+        }
+    }
+}
+
+/// Something on the way to `to` that closes a connection on which nothing is asked, and how many there were.
+fn impatient(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let at = listener.local_addr().expect("a bound socket has an address");
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::Relaxed);
+            let server = TcpStream::connect(to).expect("etcd is there");
+            client.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket can");
+            let (mut from, mut back) =
+                (client.try_clone().expect("a copy"), server.try_clone().expect("a copy"));
+            let (mut asks, mut answers) = (server, client);
+            thread::spawn(move || {
+                let _idle = copy(&mut from, &mut asks);
+                let _closed = (asks.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+            });
+            thread::spawn(move || copy(&mut back, &mut answers));
+        }
+    });
+    (at, taken)
+}
+
+#[test]
+fn one_that_closes_what_is_idle_is_asked_no_more_than_ten_times_a_ttl() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    super::with_both(|etcd, api| {
+        let (at, taken) = impatient(etcd.address());
+        let service = patient(api, "20s", at);
+        let before = taken.load(Ordering::Relaxed);
+        wait::be_late(Duration::from_secs(9));
+        let beats = taken.load(Ordering::Relaxed) - before;
+        // One at once, then every 2 s.
+        assert!((4..=6).contains(&beats), "{api:?}: {beats} connections");
+        assert_eq!((service.logged(LOST), service.logged("forgotten")), (0, 0), "{}", service.log());
+    });
 }
 
 /// It takes connections and never answers. Main is killed meanwhile: its restart waits for no registry.
