@@ -26,12 +26,8 @@ impl Prober {
     /// Asks once. Has no timeout: drop it to give up.
     pub async fn probe(&self, target: &HttpTarget) -> Result<(), Failure> {
         let authority = &target.authority;
-        let host = match authority.port {
-            80 => authority.to_string().trim_end_matches(":80").to_owned(),
-            _ => authority.to_string(),
-        };
         let request = Request::get(http::encoded(&target.path, |byte| !b"\"<>\\^`{|}".contains(&byte)))
-            .header(HOST, host)
+            .header(HOST, http::host(authority, 80))
             .header(ACCEPT, "*/*")
             .header(USER_AGENT, concat!("ensign/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close")

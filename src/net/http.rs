@@ -25,6 +25,8 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use crate::config::HostPort;
+
 /// An address that takes this long to answer has the next one tried beside it.
 const SLOW: Duration = Duration::from_millis(150);
 
@@ -109,6 +111,15 @@ pub async fn chunk(body: &mut Incoming) -> hyper::Result<Option<Bytes>> {
         if let Ok(bytes) = frame?.into_data() {
             return Ok(Some(bytes));
         }
+    }
+}
+
+/// How a request says whom it is for: without the port where that is the usual one.
+pub fn host(of: &HostPort, usual_port: u16) -> String {
+    let whole = of.to_string();
+    match whole.strip_suffix(&format!(":{usual_port}")) {
+        Some(host) if of.port == usual_port => host.to_owned(),
+        Some(_) | None => whole,
     }
 }
 
@@ -213,6 +224,8 @@ impl hyper::rt::Write for Transport {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -220,6 +233,41 @@ mod tests {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/';
         assert_eq!(encoded("/a b/\u{e9}%+&", plain), "/a%20b/%C3%A9%25%2B%26");
         assert_eq!(encoded("", plain), "");
+    }
+
+    #[test]
+    fn a_usual_port_is_not_said() {
+        let said = |name: &str, port| host(&HostPort { host: name.to_owned(), port }, 80);
+        assert_eq!(said("a", 80), "a");
+        assert_eq!(said("a", 8080), "a:8080");
+        assert_eq!(said("fe80::80", 80), "[fe80::80]");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_given_up_ends_its_connection() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let (tell, told) = std::sync::mpsc::channel();
+        let address = [listener.local_addr().expect("bound")];
+        let mut connection =
+            Connection::open(&address, None, move || tell.send(()).expect("heard")).await.expect("connected");
+        let (mut server, _) = listener.accept().await.expect("accepted");
+        // Half of an answer, and the other half never.
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+        let request = Request::get("/").body(String::new()).expect("a request");
+        let half = async {
+            let mut asked = [0; 4096];
+            let count = server.read(&mut asked).await.expect("a request");
+            assert!(asked[..count].starts_with(b"GET / HTTP/1.1\r\n"));
+            server.write_all(answer).await.expect("written");
+        };
+        let (head, ()) = tokio::join!(connection.send(request), half);
+        let mut body = head.expect("its head").into_body();
+        assert_eq!(chunk(&mut body).await.expect("a part").expect("half of it"), "half");
+        let rest = tokio::time::timeout(Duration::from_millis(50), chunk(&mut body)).await;
+        assert!(rest.is_err(), "nothing comes");
+        drop((connection, body));
+        assert_eq!(server.read(&mut [0]).await.expect("read"), 0, "its end");
+        assert!(told.recv().is_err(), "we have closed it ourselves");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! died in silence costs a request's time. Called by `etcd3` and `etcd2`.
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
 
 mod auth;
@@ -112,7 +112,8 @@ async fn answer(client: &Client, endpoint: &Endpoint, ask: &Ask, pass: &Pass) ->
     let (head, mut body) = response.into_parts();
     let text = read(&mut body, why).await.map_err(Fault::Other)?;
     // One that is closed as announced has not died.
-    if head.version == Version::HTTP_11 && head.headers.get(CONNECTION).is_none_or(|said| said != "close") {
+    let closes = |said: &HeaderValue| said.as_bytes().eq_ignore_ascii_case(b"close");
+    if head.version == Version::HTTP_11 && !head.headers.get(CONNECTION).is_some_and(closes) {
         endpoint.kept.keep(client, connection);
     }
     Ok((head.status, head.headers, text))

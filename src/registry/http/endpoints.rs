@@ -15,6 +15,7 @@ use super::tls::Clients;
 use super::tour::Tour;
 use super::{REQUEST_TIMEOUT, reason};
 use crate::config::{self, HostPort};
+use crate::net::http;
 use crate::net::resolve::Resolver;
 use crate::registry::error::{Error, Failure};
 use crate::registry::names::Names;
@@ -126,12 +127,8 @@ impl Endpoints {
 impl Endpoint {
     fn new(at: &HostPort, usual_port: u16, kept: Arc<Kept>) -> Result<Self, Error> {
         let unfit = |reason: String| Error::Endpoint { endpoint: at.to_string(), reason };
-        let authority = Authority::try_from(at.to_string()).map_err(|e| unfit(e.to_string()))?;
-        let said = match at.port == usual_port {
-            true => authority.host(),
-            false => authority.as_str(),
-        };
-        let host = HeaderValue::from_str(said).map_err(|e| unfit(e.to_string()))?;
+        Authority::try_from(at.to_string()).map_err(|e| unfit(e.to_string()))?;
+        let host = HeaderValue::from_str(&http::host(at, usual_port)).map_err(|e| unfit(e.to_string()))?;
         Ok(Self { at: at.clone(), host, kept, seen: Mutex::default() })
     }
 
