@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use self::fleet::{Fleet, TTL, Turn};
 use self::table::{Row, Worst};
-use crate::support::chronicle::{Chronicle, Presence};
 use crate::support::cluster::{At, Cluster, Member};
 use crate::support::etcd::Data;
+use crate::support::history::{History, Presence};
 use crate::support::namespace::ran_inside;
 use crate::support::wait;
 use crate::support::watch::Api;
@@ -28,7 +28,7 @@ const RIGHT_WITHIN: Duration = Duration::from_secs(2);
 /// A cluster to which things happen, one after the other.
 struct Lane {
     cluster: Cluster,
-    chronicle: Chronicle,
+    history: History,
 }
 
 /// How a fault goes.
@@ -43,8 +43,8 @@ enum Kind {
 impl Lane {
     fn start() -> Self {
         let cluster = Cluster::start(1);
-        let chronicle = Chronicle::begin(&cluster);
-        Self { cluster, chronicle }
+        let history = History::follow(&cluster.addresses(), cluster.headers());
+        Self { cluster, history }
     }
 
     /// Lets it happen to `target`, which one half of the services asks first, while some services become unfit, then
@@ -58,36 +58,36 @@ impl Lane {
         last: impl FnOnce(&mut Cluster),
         mend: impl FnOnce(&mut Cluster),
     ) {
-        let Self { cluster, chronicle } = self;
+        let Self { cluster, history } = self;
         let mut fleet = Fleet::start(cluster, target);
-        Turn::ALL.into_iter().for_each(|turn| fleet.until(chronicle, turn, Presence::There));
-        let (begun, clusters) = (Instant::now(), chronicle.clusters());
+        Turn::ALL.into_iter().for_each(|turn| fleet.until(history, turn, Presence::There));
+        let (begun, clusters) = (Instant::now(), history.clusters());
         strike(cluster);
         fleet.turn(Turn::Early);
         let answers = (kind == Kind::Minor).then(|| cluster.until_quorum());
         last(cluster);
         if kind == Kind::Minor {
-            fleet.until(chronicle, Turn::Early, Presence::Gone);
+            fleet.until(history, Turn::Early, Presence::Gone);
             fleet.turn(Turn::Late);
-            fleet.until(chronicle, Turn::Late, Presence::Gone);
+            fleet.until(history, Turn::Late, Presence::Gone);
         }
         mend(cluster);
         let answers = answers.unwrap_or_else(|| cluster.until_quorum());
         let blind = answers - begun;
         cluster.until_healthy();
-        fleet.until(chronicle, Turn::Early, Presence::Gone);
+        fleet.until(history, Turn::Early, Presence::Gone);
         if kind != Kind::Minor {
-            fleet.until(chronicle, Turn::Late, Presence::There);
+            fleet.until(history, Turn::Late, Presence::There);
         }
         wait::be_late(LATE);
-        chronicle.until_complete(cluster);
+        history.until_complete();
         let end = Instant::now();
         // What was there before is not in the account of a cluster that was wiped.
-        let from = if chronicle.clusters() == clusters { begun } else { answers };
+        let from = if history.clusters() == clusters { begun } else { answers };
         let row = Row {
             fault: fault.to_owned(),
-            v3: Worst::of(&fleet, chronicle, Api::V3, [from, answers, end]),
-            v2: Worst::of(&fleet, chronicle, Api::V2, [from, answers, end]),
+            v3: Worst::of(&fleet, history, Api::V3, [from, answers, end]),
+            v2: Worst::of(&fleet, history, Api::V2, [from, answers, end]),
         };
         println!("{row:?} without a quorum for {blind:?}");
         let (missing, there) = match kind {
@@ -102,8 +102,8 @@ impl Lane {
         if kind == Kind::Minor {
             fleet.turn_back(Turn::Late);
         }
-        fleet.until(chronicle, Turn::Late, Presence::There);
-        fleet.stop(chronicle);
+        fleet.until(history, Turn::Late, Presence::There);
+        fleet.stop(history);
     }
 }
 

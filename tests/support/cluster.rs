@@ -10,16 +10,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::certificates::Pair;
 use super::etcd::{Data, request_within, turn_auth_on};
 use super::lan::{Host, Lan};
-use super::wait;
+use super::{process, wait};
 
 /// How long a member may take to answer a question of ours before it is taken for one that does not.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -106,6 +104,10 @@ impl Cluster {
         (self.lan.hosts[member.0].address, 2379).into()
     }
 
+    pub fn addresses(&self) -> [SocketAddr; 3] {
+        Member::ALL.map(|member| self.address(member))
+    }
+
     /// Where clients find it by TLS.
     pub fn secure_address(&self, member: Member) -> SocketAddr {
         (self.lan.hosts[member.0].address, 2378).into()
@@ -125,25 +127,22 @@ impl Cluster {
 
     /// As a power cut would.
     pub fn kill(&mut self, member: Member) {
-        self.send(member, Signal::SIGKILL);
+        process::send(self.pid(member), Signal::SIGKILL);
         self.bury(member);
     }
 
     /// As its administrator would; returns when it has ended.
     pub fn terminate(&mut self, member: Member) {
-        self.send(member, Signal::SIGTERM);
+        process::send(self.pid(member), Signal::SIGTERM);
         self.bury(member);
     }
 
-    /// Returns when it has stopped, which takes it a moment.
     pub fn freeze(&self, member: Member) {
-        let pid = self.send(member, Signal::SIGSTOP);
-        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
-        assert!(matches!(stopped, Ok(WaitStatus::Stopped(..))), "{stopped:?}");
+        process::freeze(self.pid(member));
     }
 
     pub fn thaw(&self, member: Member) {
-        self.send(member, Signal::SIGCONT);
+        process::send(self.pid(member), Signal::SIGCONT);
     }
 
     /// Starts one that has ended, with the data that it has; it may take a moment to answer.
@@ -277,11 +276,8 @@ impl Cluster {
         }
     }
 
-    fn send(&self, member: Member, signal: Signal) -> Pid {
-        let child = self.children[member.0].as_ref().expect("it runs");
-        let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
-        kill(pid, signal).expect("a child of ours");
-        pid
+    fn pid(&self, member: Member) -> i32 {
+        self.children[member.0].as_ref().expect("it runs").id().cast_signed()
     }
 
     fn bury(&mut self, member: Member) {

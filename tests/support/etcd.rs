@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::certificates::Pair;
@@ -241,17 +240,11 @@ impl Etcd {
     }
 
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-        wait::until_true("it to be frozen", || process::is_stopped(self.child.id() as i32));
+        process::freeze(self.child.id().cast_signed());
     }
 
     pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().expect("a pid"));
-        kill(pid, signal).expect("our own child can be signalled");
+        process::send(self.child.id().cast_signed(), Signal::SIGCONT);
     }
 }
 

@@ -1,167 +1,219 @@
-//! The history of a key, read from etcd itself: each change as it happened, stamped when it was heard of, by a watch
-//! from revision 1 that survives etcd's own restarts; and at the end all of it read anew, which shows whether the watch
-//! missed one. Talks over a raw socket; what the changes mean is the checker's.
+//! What became of the keys below /skydns, told by all members of an etcd at once, in both APIs and from the first
+//! revision on: each change at the earliest moment that any of them told of it, whichever of them were dead or frozen
+//! then. In the end all of it is read anew, which shows whether one was missed. What it means is the checker's.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, Instant};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::{Value, json};
 
 use super::etcd::request;
 use super::wait;
+use super::watch::{self, Api, Change};
 
 pub mod checker;
 pub mod spans;
 pub mod timeline;
 
-use timeline::Change;
+/// A key that is written so that whoever has told of it has told of everything before it.
+const MARK: &str = "/skydns/mark";
+/// Between two tries to reach a member that is dead.
+const PAUSE: Duration = Duration::from_millis(5);
 
-/// What is put beside the key when all that is to be told has happened.
-const END: &str = ".end";
-
-/// A watch of one key through all members of a cluster: what any of them tells first is when it was heard of.
 pub struct History {
-    key: String,
     members: Vec<SocketAddr>,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    began: Instant,
-    heard: Mutex<Heard>,
+    headers: String,
+    book: Arc<Mutex<Book>>,
 }
 
 #[derive(Default)]
-struct Heard {
-    /// By revision.
-    changes: Vec<Change>,
-    /// The end has been heard of.
-    is_whole: bool,
-    streams: Vec<TcpStream>,
-    is_closed: bool,
+struct Book {
+    /// By API, cluster, revision and key.
+    changes: BTreeMap<(Api, usize, u64, String), Change>,
+    /// Their IDs, in the order in which they were heard of.
+    clusters: Vec<u64>,
+    /// How many marks there have been, and the last that each member told of.
+    marked: u32,
+    marks: BTreeMap<(Api, SocketAddr), Option<String>>,
+}
+
+/// What one member tells.
+struct Account {
+    api: Api,
+    member: SocketAddr,
+    headers: String,
+    /// Of the cluster that it is about.
+    cluster: u64,
+    /// From which it goes on.
+    revision: u64,
 }
 
 impl History {
-    /// From the first revision on. Times count from `began`.
-    pub fn follow(key: &str, members: &[SocketAddr], began: Instant) -> Self {
-        let shared = Arc::new(Shared { began, heard: Mutex::default() });
-        for member in members.iter().copied() {
-            let (key, shared) = (key.to_owned(), Arc::clone(&shared));
-            std::thread::spawn(move || shared.follow(&key, member));
-        }
-        Self { key: key.to_owned(), members: members.to_vec(), shared }
-    }
-
-    /// Everything until now, once it has been heard. All members must answer.
-    pub fn told(&self) -> Vec<Change> {
-        let end = json!({"key": BASE64.encode(format!("{}{END}", self.key)), "value": ""}).to_string();
-        let (status, answer) =
-            request(self.members[0], "", "POST", "/v3/kv/put", &end).expect("etcd answers");
-        assert_eq!(status, 200, "{answer}");
-        let heard = wait::until("the watch to have told of all", || {
-            let heard = self.shared.heard.lock().expect("nobody panics with it");
-            heard.is_whole.then(|| heard.changes.clone())
-        });
-        let untimed = |change: &Change| Change { at: Duration::ZERO, ..change.clone() };
-        let untimed: Vec<Change> = heard.iter().map(untimed).collect();
-        for member in &self.members {
-            assert_eq!(untimed, read_anew(&self.key, *member), "what the watch told, and what {member} has");
-        }
-        heard
-    }
-}
-
-impl Drop for History {
-    fn drop(&mut self) {
-        let mut heard = self.shared.heard.lock().expect("nobody panics with it");
-        heard.is_closed = true;
-        for stream in &heard.streams {
-            let _closed = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Shared {
-    fn follow(&self, key: &str, member: SocketAddr) {
-        let mut next = 1;
-        while let Some(stream) = self.connect(member) {
-            let Ok(lines) = watch(&stream, key, next) else { continue };
-            for line in lines.map_while(Result::ok) {
-                let at = self.began.elapsed();
-                let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
-                for (key, change) in changes(&said, at) {
-                    next = change.revision + 1;
-                    self.hear(&key, change);
+    /// Header lines are those that both APIs take for root. All members must be well.
+    pub fn follow(members: &[SocketAddr], headers: &str) -> Self {
+        let this = Self { members: members.to_vec(), headers: headers.to_owned(), book: Arc::default() };
+        for mut account in this.accounts() {
+            let book = Arc::downgrade(&this.book);
+            thread::spawn(move || {
+                while book.strong_count() > 0 {
+                    let (api, member) = (account.api, account.member);
+                    let _ended = account.listen(|cluster, change| {
+                        lock(&*book.upgrade()?).note(api, member, cluster, change);
+                        Some(())
+                    });
+                    wait::be_late(PAUSE);
                 }
+            });
+        }
+        this.until_complete();
+        this
+    }
+
+    /// Waits until all that has happened so far has been told by every member, and asserts that each of them, asked for
+    /// all of it again, tells the same. All must be well.
+    pub fn until_complete(&self) {
+        lock(&self.book).marked += 1;
+        let mark = Some(lock(&self.book).marked.to_string());
+        for api in Api::BOTH {
+            let (method, path, body) = api.put(MARK, mark.as_deref().expect("a text"));
+            wait::until_true("a mark", || {
+                let answer = request(self.members[0], &self.headers, method, &path, &body);
+                answer.is_ok_and(|(status, _)| status < 300)
+            });
+        }
+        for mut account in self.accounts() {
+            let (api, member) = (account.api, account.member);
+            wait::until_true("every member's account", || {
+                lock(&self.book).marks.get(&(api, member)) == Some(&mark)
+            });
+            let is_mark = |change: &Change| change.key == MARK && change.value == mark;
+            let mut anew = vec![];
+            wait::until_true("all of it anew", || {
+                let _ended = account.listen(|_, change| {
+                    anew.extend(change);
+                    (!anew.last().is_some_and(is_mark)).then_some(())
+                });
+                anew.last().is_some_and(is_mark)
+            });
+            let untimed = |changes: Vec<Change>| -> Vec<_> {
+                let changes = changes.into_iter().take_while(|change| !is_mark(change));
+                changes
+                    .map(|Change { revision, key, value, lease, .. }| (revision, key, value, lease))
+                    .collect()
+            };
+            let heard = lock(&self.book).latest(api);
+            assert_eq!(untimed(heard), untimed(anew), "what was heard of {api:?}, and what {member} has");
+        }
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        let account = |api| {
+            move |member: &SocketAddr| Account {
+                api,
+                member: *member,
+                headers: self.headers.clone(),
+                cluster: 0,
+                revision: 1,
+            }
+        };
+        Api::BOTH.into_iter().flat_map(|api| self.members.iter().map(account(api))).collect()
+    }
+
+    /// How many clusters there have been: one that was wiped is another.
+    pub fn clusters(&self) -> usize {
+        lock(&self.book).clusters.len()
+    }
+
+    /// All changes, in their order; in the latest cluster only, where one was wiped.
+    pub fn all(&self, api: Api) -> Vec<Change> {
+        let mut all = lock(&self.book).latest(api);
+        all.retain(|change| change.key != MARK);
+        all
+    }
+
+    /// What became of the key.
+    pub fn of(&self, api: Api, key: &str) -> Vec<Change> {
+        let mut all = self.all(api);
+        all.retain(|change| change.key == key);
+        all
+    }
+
+    /// Waits until the key is there or is gone, as the latest that was told of it.
+    pub fn until(&self, api: Api, key: &str, there: Presence) {
+        wait::until_true(&format!("{api:?} {key} to be {there:?}: {:?}", self.of(api, key)), || {
+            self.now(api, key) == there
+        });
+    }
+
+    pub fn now(&self, api: Api, key: &str) -> Presence {
+        match self.of(api, key).last() {
+            Some(Change { value: Some(_), .. }) => Presence::There,
+            Some(Change { value: None, .. }) | None => Presence::Gone,
+        }
+    }
+
+    /// The longest time within `from` to `to` in which the key was so.
+    pub fn longest(&self, api: Api, key: &str, what: Presence, from: Instant, to: Instant) -> Duration {
+        let mut longest = Duration::ZERO;
+        let (mut state, mut since) = (Presence::Gone, from);
+        for change in self.of(api, key) {
+            let at = change.at.clamp(from, to);
+            if state == what {
+                longest = longest.max(at - since);
+            }
+            state = if change.value.is_some() { Presence::There } else { Presence::Gone };
+            since = at;
+        }
+        if state == what { longest.max(to - since) } else { longest }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    There,
+    Gone,
+}
+
+impl Account {
+    /// Tells what comes, and whose it is even before something does, until etcd tells no more or `tell` wants none.
+    fn listen(&mut self, mut tell: impl FnMut(u64, Option<Change>) -> Option<()>) -> Option<()> {
+        loop {
+            let (lines, cluster) = watch::open(self.api, self.member, &self.headers, self.revision)?;
+            tell(cluster, None)?;
+            if std::mem::replace(&mut self.cluster, cluster) != cluster && self.revision > 1 {
+                // Its revisions are others.
+                self.revision = 1;
+                continue;
+            }
+            for change in watch::changes(self.api, lines) {
+                self.revision = change.revision + 1;
+                tell(cluster, Some(change))?;
             }
         }
     }
+}
 
-    /// Once there is somebody to talk to; `None` when the watch is over.
-    fn connect(&self, member: SocketAddr) -> Option<TcpStream> {
-        wait::until("a member to take connections", || {
-            let lock = || self.heard.lock().expect("nobody panics with it");
-            if lock().is_closed {
-                return Some(None);
-            }
-            let stream = TcpStream::connect(member).ok()?;
-            let mut heard = lock();
-            heard.streams.push(stream.try_clone().expect("a descriptor is free"));
-            Some(Some(stream).filter(|_| !heard.is_closed))
-        })
+impl Book {
+    fn note(&mut self, api: Api, member: SocketAddr, id: u64, change: Option<Change>) {
+        let cluster = self.clusters.iter().position(|known| *known == id).unwrap_or_else(|| {
+            self.clusters.push(id);
+            self.clusters.len() - 1
+        });
+        let Some(change) = change else { return };
+        if change.key == MARK {
+            self.marks.insert((api, member), change.value.clone());
+        }
+        self.changes.entry((api, cluster, change.revision, change.key.clone())).or_insert(change);
     }
 
-    fn hear(&self, key: &str, change: Change) {
-        let mut heard = self.heard.lock().expect("nobody panics with it");
-        if key.ends_with(END) {
-            heard.is_whole = true;
-            return;
-        }
-        let changes = &mut heard.changes;
-        if let Err(place) = changes.binary_search_by_key(&change.revision, |change| change.revision) {
-            changes.insert(place, change);
-        }
+    fn latest(&self, api: Api) -> Vec<Change> {
+        let latest = self.clusters.len().saturating_sub(1);
+        let ours = self.changes.iter().filter(|((of, cluster, ..), _)| (*of, *cluster) == (api, latest));
+        ours.map(|(_, change)| change.clone()).collect()
     }
 }
 
-type Lines = std::io::Lines<BufReader<TcpStream>>;
-
-fn watch(mut stream: &TcpStream, key: &str, revision: u64) -> std::io::Result<Lines> {
-    let (from, to) = (BASE64.encode(key), BASE64.encode(format!("{key}~")));
-    let create = json!({"key": from, "range_end": to, "start_revision": revision});
-    let ask = json!({ "create_request": create }).to_string();
-    write!(stream, "POST /v3/watch HTTP/1.0\r\nContent-Length: {}\r\n\r\n{ask}", ask.len())?;
-    Ok(BufReader::new(stream.try_clone()?).lines())
-}
-
-/// All changes up to the end, by a watch of its own from revision 1.
-fn read_anew(key: &str, member: SocketAddr) -> Vec<Change> {
-    let stream = TcpStream::connect(member).expect("etcd takes connections");
-    let lines = watch(&stream, key, 1).expect("a request is taken").map_while(Result::ok);
-    let said = lines.filter_map(|line| serde_json::from_str(&line).ok());
-    let all = said.flat_map(|said: Value| changes(&said, Duration::ZERO));
-    all.take_while(|(key, _)| !key.ends_with(END)).map(|(_, change)| change).collect()
-}
-
-fn changes(said: &Value, at: Duration) -> Vec<(String, Change)> {
-    let number = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let events = said["result"]["events"].as_array().into_iter().flatten();
-    let change = |event: &Value| {
-        let kv = &event["kv"];
-        let value = (event["type"] != "DELETE").then(|| text(&kv["value"]));
-        (
-            text(&kv["key"]),
-            Change { at, revision: number(&kv["mod_revision"]), value, lease: number(&kv["lease"]) },
-        )
-    };
-    events.map(change).collect()
-}
-
-fn text(base64: &Value) -> String {
-    let bytes = BASE64.decode(base64.as_str().unwrap_or_default()).expect("base64");
-    String::from_utf8(bytes).expect("text")
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().expect("nobody panics with it")
 }

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub mod certificates;
-pub mod chronicle;
 pub mod cluster;
 pub mod docker;
 pub mod etcd;

@@ -10,17 +10,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use ensign::config::units::{dns_name, label};
 use ensign::config::{self, Conflict, HostPort, RegistryUrl};
 use ensign::net::resolve::Resolver;
 use ensign::registry::{Claim, Record, Registry};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
 use super::wait;
+use super::watch::Api;
 
 pub const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
 pub const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
@@ -117,19 +115,8 @@ impl Place {
     /// The value at `key`.
     pub fn read(&self, key: &str) -> Option<String> {
         match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
-                let (_, body) = etcd.request("POST", "/v3/kv/range", &ask);
-                let answer: Value = serde_json::from_str(&body).expect("JSON");
-                let value = answer["kvs"][0]["value"].as_str()?;
-                let bytes = BASE64.decode(value).expect("base64");
-                Some(String::from_utf8(bytes).expect("text"))
-            }
-            Self::V2(etcd) => {
-                let (status, body) = etcd.request("GET", &format!("/v2/keys{key}?quorum=true"), "");
-                let answer: Value = serde_json::from_str(&body).expect("JSON");
-                (status == 200).then(|| answer["node"]["value"].as_str().expect("a value").to_owned())
-            }
+            Self::V3(etcd) => Api::V3.read(etcd, key).map(|held| held.value),
+            Self::V2(etcd) => Api::V2.read(etcd, key).map(|held| held.value),
             Self::Dir(_) => {
                 let text = fs::read_to_string(self.file(key)).ok()?;
                 let stored = text.split_once(r#"{"record":"#).expect("a record first").1;
@@ -142,25 +129,16 @@ impl Place {
     /// As someone with curl (or an editor) would.
     pub fn write(&self, key: &str, value: &str) {
         match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}","value":"{}"}}"#, BASE64.encode(key), BASE64.encode(value));
-                assert_eq!(etcd.request("POST", "/v3/kv/put", &ask).0, 200);
-            }
-            Self::V2(etcd) => {
-                let (status, _) = etcd.request("PUT", &format!("/v2/keys{key}"), &format!("value={value}"));
-                assert!(status == 200 || status == 201, "{status}");
-            }
+            Self::V3(etcd) => Api::V3.write(etcd, key, value),
+            Self::V2(etcd) => Api::V2.write(etcd, key, value),
             Self::Dir(_) => fs::write(self.file(key), value).expect("the folder is there"),
         }
     }
 
     pub fn delete(&self, key: &str) {
         match self {
-            Self::V3(etcd) => {
-                let ask = format!(r#"{{"key":"{}"}}"#, BASE64.encode(key));
-                assert_eq!(etcd.request("POST", "/v3/kv/deleterange", &ask).0, 200);
-            }
-            Self::V2(etcd) => assert_eq!(etcd.request("DELETE", &format!("/v2/keys{key}"), "").0, 200),
+            Self::V3(etcd) => Api::V3.delete(etcd, key),
+            Self::V2(etcd) => Api::V2.delete(etcd, key),
             Self::Dir(_) => fs::remove_file(self.file(key)).expect("the record is there"),
         }
     }

@@ -1,8 +1,14 @@
-//! What /proc tells of a process: children, state, fields of status. Reads only; a process that is gone has none of it.
+//! What /proc tells of a process: children, state, fields of status; one that is gone has none of it. Does nothing to it
+//! but what a signal does.
 
 use std::ffi::OsString;
 use std::fs::{read, read_dir, read_to_string};
 use std::os::unix::ffi::OsStringExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wait;
 
 /// The pids of the children, those that a thread started included.
 pub fn children(pid: i32) -> Vec<i32> {
@@ -52,10 +58,18 @@ pub fn state(pid: i32) -> Option<char> {
     status(pid, "State")?.chars().next()
 }
 
-/// Every thread has stopped: the signal that makes it so returns before they have.
-pub fn is_stopped(pid: i32) -> bool {
-    let mut tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.all(|task| task.file_name().to_str().and_then(|task| state(task.parse().ok()?)) == Some('T'))
+pub fn send(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the process is there and ours");
+}
+
+/// Returns when every thread has stopped, or it is gone: the signal returns before they have.
+pub fn freeze(pid: i32) {
+    send(pid, Signal::SIGSTOP);
+    wait::until_true("it to be frozen", || {
+        let mut tasks = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let stopped = |task: &str| state(task.parse().ok()?).filter(|state| *state == 'T');
+        tasks.all(|task| task.file_name().to_str().and_then(stopped).is_some()) || !lives(pid)
+    });
 }
 
 /// It runs or could: neither collected nor a zombie that waits for that (a machine's own PID 1 may take its time).

@@ -4,8 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use super::{acted, process, wait};
@@ -92,12 +91,11 @@ impl Server {
     }
 
     pub fn send(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("our own child");
+        process::send(self.child.id().cast_signed(), signal);
     }
 
     pub fn freeze(&self) {
-        self.send(Signal::SIGSTOP);
-        wait::until_true("it to be frozen", || process::is_stopped(self.child.id() as i32));
+        process::freeze(self.child.id().cast_signed());
     }
 
     /// Ends it so that everybody who got as far as a connection gets an answer: new ones are refused, those that wait

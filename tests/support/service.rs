@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::namespace::{Ended, Place, Running, Sandbox};
+pub use super::process::send;
 use super::watch::Api;
 use super::{acted, ensign, wait};
 
@@ -112,10 +112,6 @@ impl Service {
 /// How many of the lines hold `text`.
 pub fn count(log: &str, text: &str) -> usize {
     log.lines().filter(|line| line.contains(text)).count()
-}
-
-pub fn send(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the process is there and ours");
 }
 
 /// A line of TOML: `KEY = ["…", …]`.

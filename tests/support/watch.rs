@@ -2,7 +2,7 @@
 //! watches would have seen, in its order. Opened before what is to be seen.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -33,14 +33,20 @@ impl Api {
 
     /// As someone with curl would, for ever.
     pub fn write(self, etcd: &Etcd, key: &str, value: &str) {
-        let (status, body) = match self {
-            Self::V3 => {
-                let ask = json!({ "key": BASE64.encode(key), "value": BASE64.encode(value) }).to_string();
-                etcd.request("POST", "/v3/kv/put", &ask)
-            }
-            Self::V2 => etcd.request("PUT", &format!("/v2/keys{key}"), &format!("value={value}")),
-        };
+        let (method, path, body) = self.put(key, value);
+        let (status, body) = etcd.request(method, &path, &body);
         assert!(status == 200 || status == 201, "{body}");
+    }
+
+    /// Method, path and body of the request that writes.
+    pub fn put(self, key: &str, value: &str) -> (&'static str, String, String) {
+        match self {
+            Self::V3 => {
+                let ask = json!({ "key": BASE64.encode(key), "value": BASE64.encode(value) });
+                ("POST", "/v3/kv/put".to_owned(), ask.to_string())
+            }
+            Self::V2 => ("PUT", format!("/v2/keys{key}"), format!("value={value}")),
+        }
     }
 
     pub fn delete(self, etcd: &Etcd, key: &str) {
@@ -85,6 +91,10 @@ pub struct Change {
     pub key: String,
     /// `None`: it is gone (deleted, revoked, or its time was up).
     pub value: Option<String>,
+    /// What all members call it by.
+    pub revision: u64,
+    /// 0 where there is none, as in all of v2.
+    pub lease: u64,
 }
 
 pub struct Watch {
@@ -93,55 +103,24 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From now on.
+    /// From now on. Returns once etcd has said that the watch stands.
     pub fn open(etcd: &Etcd, api: Api) -> Self {
-        match api {
-            Api::V3 => Self::v3(etcd, 0),
-            Api::V2 => {
-                let request = "GET /v2/keys/skydns?wait=true&recursive=true&stream=true";
-                Self::start(etcd, api, request, "")
-            }
-        }
+        Self::start(etcd, api, 0)
     }
 
     /// All that ever was, and what comes. The v2 API keeps no such history.
     pub fn history(etcd: &Etcd) -> Self {
-        Self::v3(etcd, 1)
+        Self::start(etcd, Api::V3, 1)
     }
 
-    fn v3(etcd: &Etcd, from_revision: u64) -> Self {
-        let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
-        let ask = json!({"create_request": {"key": from, "range_end": to, "start_revision": from_revision}});
-        Self::start(etcd, Api::V3, "POST /v3/watch", &ask.to_string())
-    }
-
-    /// Returns once etcd has said that the watch stands.
-    fn start(etcd: &Etcd, api: Api, request: &str, body: &str) -> Self {
-        let mut stream = TcpStream::connect(etcd.address()).expect("etcd takes connections");
-        write!(
-            stream,
-            "{request} HTTP/1.0\r\n{}Content-Length: {}\r\n\r\n{body}",
-            etcd.headers(),
-            body.len()
-        )
-        .expect("a request is taken");
-        let mut lines = BufReader::new(stream.try_clone().expect("a descriptor is free"));
-        let mut line = String::new();
-        while lines.read_line(&mut line).expect("headers, with the v2 API's word") > 2 {
-            line.clear();
-        }
-        if api == Api::V3 {
-            lines.read_line(&mut line).expect("the v3 API's word");
-            assert!(line.contains(r#""created":true"#), "{line}");
-        }
+    fn start(etcd: &Etcd, api: Api, revision: u64) -> Self {
+        let (lines, _) = open(api, etcd.address(), etcd.headers(), revision).expect("etcd can be watched");
+        let stream = lines.get_ref().try_clone().expect("a descriptor is free");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&heard);
         std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let at = Instant::now();
-                let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
-                telling.lock().expect("nobody panics with it").extend(changes(api, &said, at));
-            }
+            changes(api, lines)
+                .for_each(|change| telling.lock().expect("nobody panics with it").push(change));
         });
         Self { stream, heard }
     }
@@ -169,22 +148,78 @@ impl Drop for Watch {
     }
 }
 
-fn changes(api: Api, said: &Value, at: Instant) -> Vec<Change> {
-    match api {
+/// Asks for changes from this revision on, or from now on where it is 0. Once it is granted: what they are told by, and
+/// the cluster's ID. The v2 API tells one change alone where it is asked for a revision.
+pub fn open(api: Api, to: SocketAddr, headers: &str, revision: u64) -> Option<(BufReader<TcpStream>, u64)> {
+    let v2 = "GET /v2/keys/skydns?wait=true&recursive=true";
+    let (request, body) = match api {
         Api::V3 => {
-            let events = said["result"]["events"].as_array().into_iter().flatten();
-            let change = |event: &Value| {
-                let value = if event["type"] == "DELETE" { None } else { text(&event["kv"]["value"]) };
-                Some(Change { at, key: text(&event["kv"]["key"])?, value })
-            };
-            events.filter_map(change).collect()
+            let (from, to) = (BASE64.encode("/skydns/"), BASE64.encode("/skydns0"));
+            let create = json!({ "key": from, "range_end": to, "start_revision": revision });
+            ("POST /v3/watch".to_owned(), json!({ "create_request": create }).to_string())
+        }
+        Api::V2 if revision == 0 => (format!("{v2}&stream=true"), String::new()),
+        Api::V2 => (format!("{v2}&waitIndex={revision}"), String::new()),
+    };
+    let mut stream = TcpStream::connect(to).ok()?;
+    write!(stream, "{request} HTTP/1.0\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+    let (mut lines, mut head) = (BufReader::new(stream), String::new());
+    while lines.read_line(&mut head).ok()? > 2 {}
+    let cluster = match api {
+        Api::V3 => {
+            let mut line = String::new();
+            lines.read_line(&mut line).ok()?;
+            let result = serde_json::from_str::<Value>(&line).ok()?["result"].take();
+            result["created"].as_bool().filter(|created| *created)?;
+            number(&result["header"]["cluster_id"])
         }
         Api::V2 => {
-            let Some(key) = said["node"]["key"].as_str() else { return vec![] };
-            let value = said["node"]["value"].as_str().map(str::to_owned);
-            vec![Change { at, key: key.to_owned(), value }]
+            let id = head.lines().find_map(|line| line.strip_prefix("X-Etcd-Cluster-Id: "))?;
+            u64::from_str_radix(id, 16).ok()?
         }
-    }
+    };
+    Some((lines, cluster))
+}
+
+/// Each when it is told, until etcd tells no more.
+pub fn changes(api: Api, lines: BufReader<TcpStream>) -> impl Iterator<Item = Change> {
+    lines.lines().map_while(Result::ok).flat_map(move |line| {
+        let at = Instant::now();
+        let said: Value = serde_json::from_str(&line).unwrap_or_default();
+        match api {
+            Api::V3 => {
+                let events = said["result"]["events"].as_array().into_iter().flatten();
+                events.filter_map(|event| change_v3(event, at)).collect::<Vec<_>>()
+            }
+            Api::V2 => change_v2(&said["node"], at).into_iter().collect(),
+        }
+    })
+}
+
+fn change_v3(event: &Value, at: Instant) -> Option<Change> {
+    let kv = &event["kv"];
+    Some(Change {
+        at,
+        key: text(&kv["key"])?,
+        value: (event["type"] != "DELETE").then(|| text(&kv["value"]).unwrap_or_default()),
+        revision: number(&kv["mod_revision"]),
+        lease: number(&kv["lease"]),
+    })
+}
+
+fn change_v2(node: &Value, at: Instant) -> Option<Change> {
+    Some(Change {
+        at,
+        key: node["key"].as_str()?.to_owned(),
+        value: node["value"].as_str().map(str::to_owned),
+        revision: number(&node["modifiedIndex"]),
+        lease: 0,
+    })
+}
+
+/// The v3 API writes numbers as text, and leaves a 0 out.
+fn number(value: &Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0)
 }
 
 fn text(base64: &Value) -> Option<String> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::chronicle::{Chronicle, Presence};
 use crate::support::cluster::{Cluster, Member};
+use crate::support::history::{History, Presence};
 use crate::support::service::{ANNOUNCE, Folder, Service, command, list, send};
 use crate::support::watch::Api;
 
@@ -67,9 +67,9 @@ impl Fleet {
     }
 
     /// Waits until they are announced, or are not.
-    pub fn until(&self, chronicle: &Chronicle, turn: Turn, presence: Presence) {
+    pub fn until(&self, history: &History, turn: Turn, presence: Presence) {
         for web in self.0.iter().filter(|web| web.turn == turn) {
-            chronicle.until(web.api, &web.key, presence);
+            history.until(web.api, &web.key, presence);
         }
     }
 
@@ -92,10 +92,10 @@ impl Fleet {
     }
 
     /// Stops them all; nothing is left of them.
-    pub fn stop(self, chronicle: &Chronicle) {
+    pub fn stop(self, history: &History) {
         for Web { api, key, service, .. } in self.0 {
             assert_eq!(service.stop().code, 143);
-            chronicle.until(api, &key, Presence::Gone);
+            history.until(api, &key, Presence::Gone);
         }
     }
 }

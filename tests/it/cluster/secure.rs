@@ -10,9 +10,9 @@ use ensign::registry::{Registry, Renewal};
 
 use super::fleet::TTL;
 use crate::support::certificates::{Authority, Pair, Validity};
-use crate::support::chronicle::{Chronicle, Presence};
 use crate::support::cluster::{Cluster, Member, Tls};
 use crate::support::etcd::USER;
+use crate::support::history::{History, Presence};
 use crate::support::namespace::ran_inside;
 use crate::support::place::{LONG, claim, hosts};
 use crate::support::service::{ANNOUNCE, Folder, KEY, command};
@@ -39,7 +39,7 @@ fn a_member_that_forgot_our_token_is_logged_in_to_once() {
     let server = authority.issue("etcd", "IP:10.77.0.2,IP:10.77.0.3,IP:10.77.0.4", Validity::Now);
     let tls = Tls { server, clients_ca: authority.ca() };
     let mut cluster = Cluster::start_secure(1, tls, PASSWORD);
-    let chronicle = Chronicle::begin(&cluster);
+    let history = History::follow(&cluster.addresses(), cluster.headers());
     let target = cluster.leader().others()[0];
     let [second, third] = target.others();
     let addresses = [target, second, third].map(|member| cluster.secure_address(member));
@@ -61,7 +61,7 @@ fn a_member_that_forgot_our_token_is_logged_in_to_once() {
         );
     folder.write("web.toml", &text);
     let service = folder.start_in(cluster.client(0).sandbox());
-    chronicle.until(Api::V3, KEY, Presence::There);
+    history.until(Api::V3, KEY, Presence::There);
 
     // And a client whose every request is known.
     let tls = config::Tls {
@@ -95,7 +95,7 @@ fn a_member_that_forgot_our_token_is_logged_in_to_once() {
         assert!(member != target || made >= 1, "the member that we use was restarted");
     }
     wait::be_late(TTL / 2);
-    let changes = chronicle.of(Api::V3, KEY);
+    let changes = history.of(Api::V3, KEY);
     assert_eq!(changes.len(), 1, "{changes:?} {}", service.log());
     assert_eq!(service.logged("registry out of reach"), 0, "{}", service.log());
     assert_eq!(service.stop().code, 143);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Turn};
-use crate::support::chronicle::{Chronicle, Presence};
+use crate::support::history::{History, Presence};
 use crate::support::watch::Api;
 
 /// What was seen of one fault in one API.
@@ -29,15 +29,15 @@ pub struct Row {
 
 impl Worst {
     /// From `begun` to `end`; `answers` is since when a quorum does.
-    pub fn of(fleet: &Fleet, chronicle: &Chronicle, api: Api, [begun, answers, end]: [Instant; 3]) -> Self {
+    pub fn of(fleet: &Fleet, history: &History, api: Api, [begun, answers, end]: [Instant; 3]) -> Self {
         let webs = || fleet.0.iter().filter(|web| web.api == api);
         let missing = webs().filter(|web| web.turn == Turn::Late).map(|web| {
             let gone = Presence::Gone;
-            chronicle.longest(api, &web.key, gone, begun, web.unfit.unwrap_or(end))
+            history.longest(api, &web.key, gone, begun, web.unfit.unwrap_or(end))
         });
         let there = webs().filter_map(|web| {
             let from = web.unfit?.max(answers);
-            Some(chronicle.longest(api, &web.key, Presence::There, from, end))
+            Some(history.longest(api, &web.key, Presence::There, from, end))
         });
         Self { missing: missing.max().unwrap_or_default(), there: there.max().unwrap_or_default() }
     }

@@ -27,7 +27,7 @@ impl Etcds {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
             Self::One(etcd) => vec![etcd.address()],
-            Self::Three(cluster) => Member::ALL.map(|member| cluster.address(member)).to_vec(),
+            Self::Three(cluster) => cluster.addresses().to_vec(),
         }
     }
 

@@ -12,8 +12,9 @@ use crate::support::etcd::Etcd;
 use crate::support::history::History;
 use crate::support::history::checker::Limits;
 use crate::support::history::spans::At;
-use crate::support::history::timeline::{Deed, Life, Quorum, Timeline, When};
-use crate::support::service::{Folder, KEY, Service, send};
+use crate::support::history::timeline::{Change, Deed, Life, Quorum, Timeline, When};
+use crate::support::service::{Folder, Service, send};
+use crate::support::watch::{self, Api};
 use crate::support::{actor, process, wait};
 
 /// What every instance's file says; `Limits` goes with it.
@@ -82,7 +83,7 @@ impl Stage {
         let net = [process + 20, STAGES.fetch_add(1, Ordering::Relaxed)];
         let etcds = Etcds::start(size, net);
         let began = Instant::now();
-        let history = History::follow(KEY, &etcds.addresses(), began);
+        let history = History::follow(&etcds.addresses(), "");
         Self {
             began,
             net,
@@ -116,7 +117,13 @@ impl Stage {
             }
         }
         wait::be_late(limits.answer + limits.slack * 2);
-        self.timeline.changes = self.history.told();
+        self.history.until_complete();
+        // Of whatever key: nobody has another one.
+        let changes = self.history.all(Api::V3).into_iter().map(|change| {
+            let watch::Change { at, revision, value, lease, .. } = change;
+            Change { at: at - self.began, revision, value, lease }
+        });
+        self.timeline.changes = changes.collect();
         self.timeline.end = self.began.elapsed();
         for player in std::mem::take(&mut self.leaving) {
             let ended = player.service.running.wait();
@@ -299,8 +306,7 @@ impl Player {
     fn freeze(&mut self) {
         self.is_frozen = true;
         for pid in self.all() {
-            send(pid, Signal::SIGSTOP);
-            wait::until_true("it to be frozen", || process::is_stopped(pid) || !process::lives(pid));
+            process::freeze(pid);
         }
     }
 

@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::namespace::{Place, Running, Sandbox};
+pub use crate::support::process::send;
 use crate::support::skip::{self, Need};
 use crate::support::{acted, actor, process, wait, wrapped};
 
@@ -20,10 +20,6 @@ const KEPT: [i32; 7] = [4, 5, 7, 8, 11, 31, 17];
 const PEERS_KEEP: [i32; 3] = [6, 32, 33];
 const TTIN_TTOU: [i32; 2] = [21, 22];
 const LAST: i32 = 64;
-
-pub fn send(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("the process is there and ours");
-}
 
 /// Sends any signal: nix has no names for the real-time ones, 32 and 33.
 pub fn send_number(pid: i32, signal: i32) {
