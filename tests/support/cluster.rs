@@ -256,7 +256,7 @@ impl Cluster {
     }
 
     /// It has just read something that only a quorum can know.
-    fn answers(&self, member: Member) -> bool {
+    pub fn answers(&self, member: Member) -> bool {
         self.ask(member, "GET", "/health", "").is_some_and(|(status, _)| status == 200)
     }
 

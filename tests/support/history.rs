@@ -31,7 +31,7 @@ pub struct History {
 struct Book {
     /// By API, cluster, revision and key.
     changes: BTreeMap<(Api, usize, u64, String), Change>,
-    /// Their IDs, in the order in which they were heard of.
+    /// IDs, in the order in which they were heard of.
     clusters: Vec<u64>,
     /// How many marks there have been, and the last that each member told of.
     marked: u32,

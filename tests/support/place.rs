@@ -17,8 +17,8 @@ use ensign::registry::{Claim, Record, Registry};
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
-use super::wait;
 use super::watch::Api;
+use super::{service, wait};
 
 pub const KEY: &str = "/skydns/com/example/prod/s/web/node-1";
 pub const VALUE: &str = r#"{"host":"192.0.2.7","port":8087,"priority":10,"weight":100,"ttl":5}"#;
@@ -97,12 +97,11 @@ impl Place {
 
     /// `[registry]` of a service file.
     pub fn config(&self) -> String {
-        let url = match self {
-            Self::V3(etcd) => format!("etcd://{}", etcd.address()),
-            Self::V2(etcd) => format!("etcd2://{}", etcd.address()),
-            Self::Dir(dir) => format!("dir:{}", dir.path().join("registry").display()),
-        };
-        format!("[registry]\nurl = \"{url}\"\n")
+        match self {
+            Self::V3(etcd) => service::registry(Api::V3, etcd.address()),
+            Self::V2(etcd) => service::registry(Api::V2, etcd.address()),
+            Self::Dir(dir) => format!("[registry]\nurl = \"dir:{}/registry\"\n", dir.path().display()),
+        }
     }
 
     pub fn file(&self, key: &str) -> PathBuf {

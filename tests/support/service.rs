@@ -140,9 +140,15 @@ dns_ttl = "1s"
 
 /// `[registry]` at an etcd.
 pub fn registry(api: Api, at: SocketAddr) -> String {
+    registry_of(api, &[at])
+}
+
+/// As `registry`, by these of its members, in this order.
+pub fn registry_of(api: Api, members: &[SocketAddr]) -> String {
     let scheme = match api {
         Api::V3 => "etcd",
         Api::V2 => "etcd2",
     };
-    format!("[registry]\nurl = \"{scheme}://{at}\"\n")
+    let at: Vec<String> = members.iter().map(SocketAddr::to_string).collect();
+    format!("[registry]\nurl = \"{scheme}://{}\"\n", at.join(","))
 }

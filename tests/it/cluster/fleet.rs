@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::cluster::{Cluster, Member};
 use crate::support::history::{History, Presence};
-use crate::support::service::{ANNOUNCE, Folder, Service, command, list, send};
+use crate::support::service::{ANNOUNCE, Folder, Service, command, list, registry_of, send};
 use crate::support::watch::Api;
 
 pub const TTL: Duration = Duration::from_secs(10);
@@ -107,13 +107,11 @@ impl Web {
         let check = list("exec", &["test".into(), "-e".into(), folder.path(FIT).into()]);
         let instance = format!("node-{number}");
         let announce = ANNOUNCE.replace("node-1", &instance).replace("2s", &format!("{}s", TTL.as_secs()));
-        let scheme = if api == Api::V3 { "etcd" } else { "etcd2" };
-        let urls = order.map(|member| cluster.address(member).to_string()).join(",");
         let text = command(&["hold"])
             + "stop = { drain = \"0s\" }\nready = { settle = \"1h\" }\n"
             + &format!("[[check]]\n{check}every = \"200ms\"\ntimeout = \"30s\"\ngrace = \"0s\"\nfall = 1\n")
             + &announce
-            + &format!("[registry]\nurl = \"{scheme}://{urls}\"\n");
+            + &registry_of(api, &order.map(|member| cluster.address(member)));
         folder.write("web.toml", &text);
         let service = folder.start_in(cluster.client(0).sandbox());
         let key = format!("/skydns/com/example/prod/s/web/{instance}");

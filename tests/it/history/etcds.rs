@@ -88,10 +88,8 @@ impl Etcds {
             Self::One(etcd) => drop(etcd.request("GET", "/health", "")),
             Self::Three(cluster) => {
                 for member in members.iter().map(|member| Member::ALL[*member]) {
-                    wait::until_true(&format!("{member:?} to be answered by a quorum"), || {
-                        let read = cluster.ask(member, "POST", "/v3/kv/range", r#"{"key":"eA=="}"#);
-                        read.is_some_and(|(status, _)| status == 200)
-                    });
+                    let what = format!("{member:?} to be answered by a quorum");
+                    wait::until_true(&what, || cluster.answers(member));
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::support::history::History;
 use crate::support::history::checker::Limits;
 use crate::support::history::spans::At;
 use crate::support::history::timeline::{Change, Deed, Life, Quorum, Timeline, When};
-use crate::support::service::{Folder, Service, send};
+use crate::support::service::{Folder, Service, registry_of, send};
 use crate::support::watch::{self, Api};
 use crate::support::{actor, process, wait};
 
@@ -283,10 +283,10 @@ impl Stage {
             LIMITS.ttl.as_secs()
         );
         let check = format!("[[check]]\nhttp = \"http://{address}/healthz\"\n{CHECK}");
-        let mut members: Vec<String> = self.etcds.addresses().iter().map(ToString::to_string).collect();
+        let mut members = self.etcds.addresses();
         let first = usize::from(number) % members.len();
         members.rotate_left(first);
-        let registry = format!("[registry]\nurl = \"etcd://{}\"\n", members.join(","));
+        let registry = registry_of(Api::V3, &members);
         format!("shell = {shell:?}\n{COMMON}{check}{announce}{registry}")
     }
 }
