@@ -1,6 +1,7 @@
 //! Why a request got no answer, or none to go by: one short line, in words. Pure.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -24,10 +25,14 @@ pub fn of(error: &(dyn Error + 'static), transport: Transport) -> String {
         }
     }
     let text = cause.to_string();
-    if transport == Transport::Plain && text == "connection closed before message completed" {
+    // Whoever closes a connection with something unread in it resets it.
+    let is_reset = cause.downcast_ref().is_some_and(|e: &io::Error| e.kind() == ErrorKind::ConnectionReset);
+    if transport == Transport::Plain && (is_reset || text == "connection closed before message completed") {
         return "it closed the connection without an answer: does it want TLS (`etcds://`)?".to_owned();
     }
-    if text == "tls handshake eof" {
+    // Once it is secured, an error is one of HTTP.
+    let is_secured = error.is::<hyper::Error>();
+    if text == "tls handshake eof" || transport == Transport::Tls && is_reset && !is_secured {
         return "it closed the connection in the TLS handshake: does it speak TLS?".to_owned();
     }
     in_line(&text)
@@ -117,6 +122,15 @@ pub fn shown(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reset_is_told_as_an_end_is() {
+        let reset = io::Error::from_raw_os_error(libc::ECONNRESET);
+        assert!(of(&reset, Transport::Tls).contains("does it speak TLS?"));
+        assert!(of(&reset, Transport::Plain).contains("does it want TLS"));
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert_eq!(of(&refused, Transport::Tls), "connection refused");
+    }
 
     #[test]
     fn etcds_complaints_are_told_in_its_words() {
