@@ -123,7 +123,10 @@ pub async fn live(who: usize, container: Rc<Container>, seed: u64, start: Instan
                 ledger.borrow_mut().push(Done { who, began, ended: Instant::now(), answer });
                 life.answered(&action, answer, Time::after_start(start.elapsed()));
             }
-            Next::Wait(until) => tokio::time::sleep_until((start + until.since_start()).into()).await,
+            Next::Wait(until) => tokio::select! {
+                () = tokio::time::sleep_until((start + until.since_start()).into()) => {}
+                () = container.registry.hung_up() => life.hung_up(Time::after_start(start.elapsed())),
+            },
         }
     }
 }
@@ -155,6 +158,11 @@ impl Life {
         let asked = actions.into_iter().find(|action| !matches!(action, Action::Tell(_)));
         let wait = || machine.next_deadline().expect("something is due or being asked");
         asked.map_or_else(|| Next::Wait(wait()), Next::Ask)
+    }
+
+    pub fn hung_up(&mut self, now: Time) {
+        let Self { machine, rng } = self;
+        machine.hung_up(&mut Out { service: ServiceId(0), now, rng, actions: &mut vec![] });
     }
 
     pub fn answered(&mut self, asked: &Action, answer: Answer, now: Time) {
