@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use tracing::warn;
 
 use super::connection::Client;
-use super::shared::{Episode, Shared};
+use super::shared::Shared;
 use crate::config::ListenAt;
 use crate::sys::socket;
 
@@ -27,7 +26,6 @@ pub(super) struct Acceptor {
     socket: OwnedFd,
     at: ListenAt,
     shared: Arc<Shared>,
-    short: Episode,
     /// The last round in which somebody waited.
     round: u64,
     /// So many may be waiting.
@@ -51,7 +49,7 @@ pub(super) enum Accepted {
 
 impl Acceptor {
     pub(super) fn new(socket: OwnedFd, at: ListenAt, shared: Arc<Shared>) -> Self {
-        Self { socket, at, shared, short: Episode::default(), round: 0, crowd: 1, is_paused: false }
+        Self { socket, at, shared, round: 0, crowd: 1, is_paused: false }
     }
 
     pub(super) fn is_open_to_others(&self) -> bool {
@@ -81,9 +79,7 @@ impl Acceptor {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
             Err(error) if is_of_one_client(&error) => Accepted::Gone,
             Err(error) => {
-                if self.short.is_news() {
-                    warn!("{}: cannot accept connections for now: {error}", self.shared.source);
-                }
+                self.shared.short(&error);
                 Accepted::Short
             }
         }

@@ -75,8 +75,8 @@ async fn patiently(
     let begun = Instant::now();
     let mut connected = guest.upstream.connect(&guest.resolver, tried).await;
     while connected.as_ref().is_err_and(ConnectError::is_ours) && begun.elapsed() < SHORT {
-        if connected.as_ref().is_err_and(ConnectError::is_short) {
-            lack.get_or_insert_with(|| guest.lacks());
+        if let Some(error) = connected.as_ref().err().and_then(ConnectError::shortage) {
+            lack.replace(guest.lacks(error));
         }
         #[expect(clippy::disallowed_methods, reason = "no event says that descriptors are free again")]
         tokio::time::sleep(PAUSE).await;

@@ -361,7 +361,7 @@ impl Engine {
             }
             Err(error) => {
                 let (mut tried, error) = (Tried::default(), attempt.error(error));
-                let lack = error.is_short().then(|| client.guest.lacks());
+                let lack = error.shortage().map(|error| client.guest.lacks(error));
                 client.guest.upstream.failed(attempt, error, &mut tried);
                 self.dial(client, tried, lack);
             }

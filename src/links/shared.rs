@@ -2,6 +2,7 @@
 //! holds it as a [`Guest`], whose end gives its place back. Never accepts and never connects. Called by `acceptor` and
 //! `connection`.
 
+use std::io;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     limit: Option<Places>,
     /// It is full, which is told once as well.
     full: Mutex<Episode>,
+    /// What a connection needs is used up, and so is that.
+    short: Mutex<Episode>,
     /// Of the connections of all links together: what is left over is for everybody else's descriptors.
     descriptors: Arc<Places>,
     /// Tells those who wait for a place.
@@ -63,7 +66,7 @@ pub(super) struct Doorbells {
 
 /// Things of one kind that happen closer together than [`EPISODE`], and are told once.
 #[derive(Debug, Default)]
-pub(super) struct Episode(Option<Instant>);
+struct Episode(Option<Instant>);
 
 /// One connection's place, for as long as it is open.
 #[derive(Debug)]
@@ -82,9 +85,20 @@ impl Shared {
         doorbells: Arc<Doorbells>,
     ) -> Self {
         let most = |limit: NonZeroU32| Places::new(usize::try_from(limit.get()).unwrap_or(usize::MAX));
-        let (is_failing, full) = (AtomicBool::new(false), Mutex::default());
         let limit = limit.map(most);
-        Self { source, to, upstream, resolver, counters, is_failing, limit, full, descriptors, doorbells }
+        Self {
+            source,
+            to,
+            upstream,
+            resolver,
+            counters,
+            is_failing: AtomicBool::new(false),
+            limit,
+            full: Mutex::default(),
+            short: Mutex::default(),
+            descriptors,
+            doorbells,
+        }
     }
 
     /// A place for one more connection. `None` while there is none: then the doorbells ring once there is.
@@ -94,7 +108,7 @@ impl Shared {
             // It may have become free before anybody knew that we wait.
             self.try_admit()
         });
-        if guest.is_none() && self.full.lock().unwrap_or_else(PoisonError::into_inner).is_news() {
+        if guest.is_none() && is_news(&self.full) {
             let reason = match &self.limit {
                 Some(limit) if limit.is_full() => "`max_connections` allows",
                 Some(_) | None => "the limit of open files has room for",
@@ -104,9 +118,17 @@ impl Shared {
         guest
     }
 
+    /// The kernel has nothing left to let anybody in with.
+    pub(super) fn short(&self, error: &io::Error) {
+        if is_news(&self.short) {
+            warn!("{}: cannot accept connections for now: {error}", self.source);
+        }
+    }
+
     /// For somebody let in for whose way on there is no descriptor. Those who come later must not have the next ones:
     /// they would get all there are, and keep them.
-    pub(super) fn lacks(&self) -> Lack {
+    pub(super) fn lacks(&self, error: &io::Error) -> Lack {
+        self.short(error);
         self.descriptors.lacking.fetch_add(1, Ordering::SeqCst);
         Lack(Arc::clone(&self.descriptors))
     }
@@ -208,12 +230,10 @@ impl Doorbells {
     }
 }
 
-impl Episode {
-    /// It happens; whether that is worth a line.
-    pub(super) fn is_news(&mut self) -> bool {
-        let last = self.0.replace(Instant::now());
-        last.is_none_or(|at| at.elapsed() > EPISODE)
-    }
+/// It happens; whether that is worth a line.
+fn is_news(episode: &Mutex<Episode>) -> bool {
+    let last = episode.lock().unwrap_or_else(PoisonError::into_inner).0.replace(Instant::now());
+    last.is_none_or(|at| at.elapsed() > EPISODE)
 }
 
 impl Deref for Guest {

@@ -229,10 +229,11 @@ impl ConnectError {
         error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
     }
 
-    /// There was no descriptor for it.
-    pub(super) fn is_short(&self) -> bool {
-        let Self::Attempt { error, .. } = self else { return false };
-        [Some(Errno::EMFILE as i32), Some(Errno::ENFILE as i32)].contains(&error.raw_os_error())
+    /// There was no descriptor for it: what the kernel said.
+    pub(super) fn shortage(&self) -> Option<&io::Error> {
+        let Self::Attempt { error, .. } = self else { return None };
+        let short = [Some(Errno::EMFILE as i32), Some(Errno::ENFILE as i32)];
+        short.contains(&error.raw_os_error()).then_some(error)
     }
 }
 

@@ -1,6 +1,8 @@
 //! An ensign with one link, as a user has it: a service file, the real binary, and what can be seen of it from outside.
 //! For tests that run in a network of their own, so that its port is always the same. Asserts nothing.
 
+use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -45,19 +47,24 @@ impl Lane {
         service::count(&self.0.log(), text)
     }
 
-    /// Descriptors that ensign has open.
-    pub fn descriptors(&self) -> usize {
-        self.open().len()
+    /// Descriptors that ensign has open, by their numbers.
+    fn open(&self) -> BTreeMap<usize, PathBuf> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it is there and ours");
+        let number = |fd: &DirEntry| fd.file_name().to_string_lossy().parse().expect("a number");
+        open.flatten().filter_map(|fd| Some((number(&fd), std::fs::read_link(fd.path()).ok()?))).collect()
     }
 
     /// Those of them that are connections or listen for some. A pipe may be kept for the next stream, these are not.
     pub fn sockets(&self) -> usize {
-        self.open().iter().filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+        self.open().values().filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
-    fn open(&self) -> Vec<PathBuf> {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it is there and ours");
-        open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect()
+    /// The limit of open files that leaves `free` numbers below it. What whoever runs the tests has left open, and
+    /// ensign inherits, may have numbers above it.
+    pub fn limit_for(&self, free: usize) -> usize {
+        let open = self.open();
+        let mut free_numbers = (0..).filter(|number| !open.contains_key(number));
+        free_numbers.nth(free).expect("numbers never end")
     }
 
     /// Processor time that ensign has used, in ticks of 10 ms.

@@ -146,7 +146,7 @@ fn let_wait(
 
 /// Lowers the limit under a running ensign, which reckoned with more.
 fn allow_more(lane: &Lane, descriptors: usize) {
-    let limit = format!("--nofile={}:1024", lane.descriptors() + descriptors);
+    let limit = format!("--nofile={}:1024", lane.limit_for(descriptors));
     let lowered = Command::new("prlimit").args(["--pid", &lane.pid().to_string(), &limit]).status();
     assert!(lowered.expect("prlimit is installed").success());
 }
@@ -167,17 +167,14 @@ fn with_a_small_limit_of_descriptors_connections_wait_for_each_other() {
     all_are_closed(&lane, least);
 }
 
-#[test]
-fn out_of_descriptors_accepting_pauses_and_goes_on() {
-    if ran_inside(out_of_descriptors_accepting_pauses_and_goes_on) {
-        return;
-    }
+/// A connection takes two.
+fn goes_on_after(descriptors: usize) {
     let (lane, least) = open(Sandbox::new(Place::Guest));
-    allow_more(&lane, 21);
+    allow_more(&lane, descriptors);
     let (mut served, first) = fill();
+    assert_eq!(lane.sockets(), least + descriptors);
     let waiting = let_wait(&lane, &mut served, first, "cannot accept connections for now");
     drop(served);
-    // Also who was accepted with the last descriptor, and had none for the way on.
     for (number, mut client) in waiting {
         assert!(is_answered(&mut client, number).expect("served at last"));
     }
@@ -187,6 +184,20 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     all_are_closed(&lane, least);
 }
 
+#[test]
+fn out_of_descriptors_accepting_pauses_and_goes_on() {
+    if !ran_inside(out_of_descriptors_accepting_pauses_and_goes_on) {
+        goes_on_after(20);
+    }
+}
+
+#[test]
+fn with_the_last_descriptor_taken_for_half_a_connection_accepting_pauses_and_goes_on() {
+    if !ran_inside(with_the_last_descriptor_taken_for_half_a_connection_accepting_pauses_and_goes_on) {
+        goes_on_after(21);
+    }
+}
+
 /// At whatever moment there are descriptors again: it goes through all of ensign's pause between two looks for one.
 #[test]
 fn who_was_let_in_with_the_last_descriptor_gets_the_next_one() {
@@ -194,13 +205,8 @@ fn who_was_let_in_with_the_last_descriptor_gets_the_next_one() {
         return;
     }
     let (lane, least) = open(Sandbox::new(Place::Guest));
-    allow_more(&lane, 10);
-    let (served, first) = fill();
-    let room = served.len();
-    let is_odd = lane.sockets() > least + 2 * room;
-    drop((served, first));
-    all_are_closed(&lane, least);
-    allow_more(&lane, if is_odd { 10 } else { 11 });
+    let room = 5;
+    allow_more(&lane, 2 * room + 1);
     for moment in 0..10 {
         let let_in = |sockets: usize| {
             wait::until_true("clients to be let in", || lane.sockets() == least + sockets);
