@@ -34,7 +34,6 @@ pub struct Announcer {
     last_request: RequestId,
     outage: Outage,
     haste: Haste,
-    company: Company,
     /// Another's record stands under our key, and that has been said.
     taken: bool,
     /// There was no address to announce when that was looked at last, and that has been said.
@@ -122,7 +121,6 @@ impl Announcer {
             last_request: RequestId(0),
             outage: Outage::default(),
             haste: Haste::From(Time::ZERO),
-            company: Company::Likely,
             taken: false,
             homeless: false,
             conflict: Conflict::Take,
@@ -205,6 +203,7 @@ impl Announcer {
         if matches!(self.state, State::Registering { .. } | State::Renewing { .. }) {
             self.find_home(answer, out);
         }
+        let company = self.company();
         self.judge_haste(answer, ttl, out.now);
         match (self.state, answer) {
             (State::Registering { claim }, Answer::Held { ttl } | Answer::Moved { ttl }) => {
@@ -212,26 +211,26 @@ impl Announcer {
                 self.taken = false;
                 self.conflict = Conflict::Wait;
                 out.tell(Change::Announced);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Renewing { claim }, Answer::Held { ttl }) => {
                 self.succeeded(out);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Renewing { claim }, Answer::Moved { ttl }) => {
                 self.succeeded(out);
                 out.tell(Change::Moved);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Registering { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyHeld, out);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             (State::Renewing { claim }, Answer::Taken) => {
                 self.succeeded(out);
                 self.note_taken(Change::KeyTaken, out);
-                self.hold(claim, ttl, out);
+                self.hold(claim, ttl, company, out);
             }
             // The registry was not asked: what it made of earlier requests stands.
             (State::Registering { claim }, Answer::NoAddress) => {
@@ -304,8 +303,18 @@ impl Announcer {
             if at < *renew_at {
                 *renew_at = at;
                 *early_at = from.max(out.now).min(*early_at);
-                (self.haste, self.company) = (Haste::Made, Company::Likely);
+                self.haste = Haste::Made;
             }
+        }
+    }
+
+    /// Of the request that is in flight.
+    fn company(&self) -> Company {
+        let is_first = matches!(self.state, State::Registering { .. });
+        if is_first || self.outage.failures > 0 || self.haste == Haste::Made {
+            Company::Likely
+        } else {
+            Company::ByChance
         }
     }
 
@@ -338,7 +347,6 @@ impl Announcer {
     }
 
     fn register(&mut self, claim: ClaimId, out: &mut Out<'_>) {
-        self.company = Company::Likely;
         self.state = State::Registering { claim };
         let request = self.next_request();
         out.act(Action::Register { service: out.service, claim, request, conflict: self.conflict });
@@ -357,8 +365,8 @@ impl Announcer {
     }
 
     /// Ours for `ttl` from now; the next heartbeat comes at a third of it, or early so that a fleet spreads out.
-    fn hold(&mut self, claim: ClaimId, ttl: Duration, out: &mut Out<'_>) {
-        let least = match std::mem::replace(&mut self.company, Company::ByChance) {
+    fn hold(&mut self, claim: ClaimId, ttl: Duration, company: Company, out: &mut Out<'_>) {
+        let least = match company {
             // No sooner than [`CALM`] has it.
             Company::Likely => 0.3,
             Company::ByChance => 0.9,
@@ -399,7 +407,6 @@ impl Announcer {
 
     /// Notes a failure and gives the time to try again: later each time, spread over half of the delay.
     fn failed(&mut self, out: &mut Out<'_>) -> Time {
-        self.company = Company::Likely;
         let outage = &mut self.outage;
         if outage.failures == 0 {
             *outage = Outage { failures: 0, since: out.now, remind_at: out.now + FIRST_SILENCE };
