@@ -22,6 +22,8 @@ use peers::{Forwarder, Kind};
 use plot::{Bar, Colour};
 use upstream::Upstream;
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "links/load.rs"]
 mod load;
 #[path = "links/peers.rs"]
@@ -42,7 +44,6 @@ const PICTURES: [(&str, &str); 6] = [
     ("ping-pong, 64 connections, p99, µs", "latency"),
     ("memory an idle connection, bytes", "memory"),
 ];
-const MARKS: [&str; 2] = ["<!-- figures -->\n", "<!-- end of figures -->"];
 
 const MEASURES: [fn(&Forwarder, &Upstream) -> Vec<Figure>; 8] = [
     load::bulk_up,
@@ -137,7 +138,7 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    raise_descriptors();
+    common::raise_descriptors();
     let start = Instant::now();
     let asked: Option<usize> = std::env::var("ENSIGN_BENCH_ROUNDS").ok().and_then(|n| n.parse().ok());
     let rounds = asked.unwrap_or(DEFAULT_ROUNDS);
@@ -171,7 +172,7 @@ fn main() {
     );
     println!("{text}");
     if asked.is_none() {
-        publish(&text);
+        common::publish(DOCUMENT, &text);
         for (file, picture) in sheet.pictures() {
             write(format!("docs/benchmarks/{file}.svg"), picture).expect("writable");
         }
@@ -209,20 +210,6 @@ fn behaviour(kinds: &[Kind], answers: &[Vec<(&'static str, String)>]) -> String 
         line(&mut text, question, answers.iter().map(|answers| answers[at].1.clone()));
     }
     text
-}
-
-/// Between the marks; what people wrote around them stays.
-fn publish(figures: &str) {
-    let document = read_to_string(DOCUMENT).expect("the benchmark runs in the package's folder");
-    let (before, rest) = document.split_once(MARKS[0]).expect("the first mark is there");
-    let (_, after) = rest.split_once(MARKS[1]).expect("the second mark is there");
-    write(DOCUMENT, format!("{before}{}\n{figures}\n{}{after}", MARKS[0], MARKS[1])).expect("writable");
-}
-
-fn raise_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raise the limit");
 }
 
 fn median(values: &[f64]) -> Option<f64> {

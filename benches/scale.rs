@@ -19,6 +19,8 @@ use cost::{Kind, Stage};
 use server::Medium;
 use sheet::Sheet;
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "scale/cost.rs"]
 mod cost;
 #[path = "scale/fleet.rs"]
@@ -44,14 +46,13 @@ const DOCUMENT: &str = "docs/benchmarks-scale.md";
 const PICTURE: &str = "docs/benchmarks/restart.svg";
 /// Which cases are in it.
 const PICTURED: [usize; 4] = [0, 1, 3, 4];
-const MARKS: [&str; 2] = ["<!-- figures -->\n", "<!-- end of figures -->"];
 
 fn main() {
     // Without it this is `cargo test --all-targets` or a runner that asks for a list of tests: there is none.
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    raise_descriptors();
+    common::raise_descriptors();
     let count = setting("ENSIGN_BENCH_ANNOUNCERS").unwrap_or(ANNOUNCERS);
     let rounds = setting("ENSIGN_BENCH_ROUNDS").unwrap_or(ROUNDS);
     let asked =
@@ -63,7 +64,7 @@ fn main() {
     let text = format!("{}\n{figures}", circumstances(count, rounds, &load));
     println!("{text}");
     if is_default {
-        publish(&text);
+        common::publish(DOCUMENT, &text);
         write(PICTURE, picture).expect("writable");
     }
 }
@@ -137,18 +138,4 @@ fn circumstances(count: usize, rounds: usize, load: &str) -> String {
         load.split(' ').next().unwrap_or("?"),
         said(&server::binary(), &["--version"]).replace("etcd Version:", "etcd"),
     )
-}
-
-/// Between the marks; what people wrote around them stays.
-fn publish(figures: &str) {
-    let document = read_to_string(DOCUMENT).expect("the benchmark runs in the package's folder");
-    let (before, rest) = document.split_once(MARKS[0]).expect("the first mark is there");
-    let (_, after) = rest.split_once(MARKS[1]).expect("the second mark is there");
-    write(DOCUMENT, format!("{before}{}\n{figures}\n{}{after}", MARKS[0], MARKS[1])).expect("writable");
-}
-
-fn raise_descriptors() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raise the limit");
 }
