@@ -293,6 +293,26 @@ fn tests_wait_for_facts() {
 }
 
 /// Relative links of a document, without anchors, as paths from the top.
+/// A machine that somebody has worked on has more than a fresh one.
+#[test]
+fn what_tests_start_is_what_setup_installs() {
+    const ON_ANY_DEBIAN: [&str; 3] = ["ldd", "sh", "tar"];
+    let setup = fs::read_to_string("scripts/setup").expect("it is there");
+    let is_installed = |name: &str| setup.lines().any(|line| line.trim().starts_with(&format!("{name}=")));
+    let mut missing = vec![];
+    for path in files("tests", is("rs")) {
+        let text = fs::read_to_string(&path).expect("a source file");
+        let starts = ["Command::new(", ".program("].into_iter().flat_map(|call| text.split(call).skip(1));
+        // What is no literal, or a path, is not for setup to install.
+        let names = starts.filter_map(|rest| rest.strip_prefix('"')?.split_once('"')).map(|(name, _)| name);
+        let is_name = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let unknown =
+            names.filter(|name| is_name(name) && !ON_ANY_DEBIAN.contains(name) && !is_installed(name));
+        missing.extend(unknown.map(|name| format!("{name}, in {}", path.display())));
+    }
+    holds("a program that tests start is in scripts/setup", missing);
+}
+
 fn links(document: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(document).expect("text");
     let targets = text.split("](").skip(1).filter_map(|after| after.split(')').next());
