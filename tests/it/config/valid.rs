@@ -9,8 +9,8 @@ use std::time::Duration;
 use ensign::commands::check;
 use ensign::config::load::{Overrides, load_with, wrap};
 use ensign::config::{
-    AddressRule, Config, EnvLinks, Kind, Limit, Listen, ListenAt, LogFormat, LogLevel, Owner, Probe, ReadyBy,
-    RegistryUrl, Resource, RestartWhen, ServiceId, Signal, UnixSocket, Upstream,
+    AddressRule, Config, EnvLinks, HostPort, Kind, Limit, Listen, ListenAt, LogFormat, LogLevel, Owner,
+    Probe, ReadyBy, RegistryUrl, Resource, RestartWhen, ServiceId, Signal, UnixSocket, Upstream,
 };
 
 use super::{SECRET, in_folder, load, outside};
@@ -46,7 +46,7 @@ fn the_shown_web_server_is_understood() {
     );
     let from_env = AddressRule::Env { variable: "HOST_IP".to_owned(), address: [10, 1, 2, 3].into() };
     assert_eq!(record.address, [from_env, AddressRule::Auto]);
-    assert_eq!(web.links[0].to, [Upstream::Env("DB".to_owned())]);
+    assert_eq!(web.links[0].to, [Upstream::HostPort(HostPort { host: "db".to_owned(), port: 5432 })]);
     assert_eq!(
         web.links[0].listen,
         Listen::At(vec![ListenAt::Tcp("127.0.0.1:5432".parse().expect("literal"))])
