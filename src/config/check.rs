@@ -154,7 +154,10 @@ fn finish(
     let mut services = Vec::new();
     for (id, file) in files.iter().enumerate() {
         claims.after.push(Vec::new());
-        let Some(raw) = &file.raw else { continue };
+        let Some(raw) = &file.raw else {
+            services.push(None);
+            continue;
+        };
         let (part, command) = match main == Some(id) {
             true => (Part::Main, overrides.command.as_deref()),
             false => (Part::Sidecar, None),
@@ -173,6 +176,10 @@ fn finish(
     let after = across::check(&claims, &names, &mut values.report);
     if let Some((registry, ..)) = &common {
         across::leases(&claims, &registry.url, &mut values.report);
+    }
+    let of_main = main.and_then(|main| Some((files[main].raw.as_ref()?, services[main].as_ref()?)));
+    if let Some((raw, main)) = of_main {
+        across::stop(services.iter().flatten(), main, raw.stop.place, &mut values.report);
     }
 
     let mut report = values.report;

@@ -24,6 +24,9 @@ pub use secret::Secret;
 /// How long the registry may take for one request, from its beginning to the answer's last byte.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a stop waits for the registry's word that the records are gone. Past it the record's TTL has to do.
+pub const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
+
 /// Everything that one run of ensign needs to know.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

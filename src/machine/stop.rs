@@ -4,10 +4,8 @@
 use std::time::Duration;
 
 use super::time::Time;
-use crate::config::{Config, Signal};
+use crate::config::{Config, Signal, WITHDRAW_LIMIT};
 
-/// How long a stop waits for the registry's word that the records are gone. Past it the record's TTL has to do.
-pub const WITHDRAW_LIMIT: Duration = Duration::from_secs(1);
 /// How long a killed process may take to vanish (it may hang in the kernel) before we leave all the same.
 pub const VANISH_LIMIT: Duration = Duration::from_secs(1);
 

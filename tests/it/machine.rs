@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ensign::config::{Config, Conflict, Kind, ReadyBy, RestartWhen, Service, ServiceId, Signal, Unhealthy};
+use ensign::config::{
+    Config, Conflict, Kind, ReadyBy, RestartWhen, Service, ServiceId, Signal, Unhealthy, WITHDRAW_LIMIT,
+};
 use ensign::machine::action::Action;
 use ensign::machine::event::{Answer, Ending, Event, SpawnFailure, Verdict};
 use ensign::machine::service::State;
@@ -182,7 +184,7 @@ fn a_dead_registry_holds_up_neither_the_stop_nor_the_exit() {
     assert_eq!(signalled(&world.advance(2 * SECOND)), [TERM]);
     world.end(MAIN, Ending::Code(0));
     assert_eq!(world.exited, None, "a last moment for the registry to answer");
-    world.advance(stop::WITHDRAW_LIMIT);
+    world.advance(WITHDRAW_LIMIT);
     assert_eq!(world.exited, Some(0));
 }
 

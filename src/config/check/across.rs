@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use crate::config::raw::table::{At, enumerate, nearest};
 use crate::config::report::{Place, Problem, Report};
-use crate::config::{DnsName, Label, ListenAt, REQUEST_TIMEOUT, RegistryUrl, ServiceId};
+use crate::config::{
+    DnsName, Label, ListenAt, REQUEST_TIMEOUT, RegistryUrl, Service, ServiceId, WITHDRAW_LIMIT,
+};
+
+/// Docker's time from TERM to KILL, unless it is told another.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the services want for themselves, in the order of the services.
 #[derive(Default)]
@@ -69,6 +74,40 @@ pub fn leases(claims: &Claims, registry: &RegistryUrl, report: &mut Report) {
         let hint = "a moment without a leader, and the record is gone; 10s outlast an election";
         report.push(Problem::warning(*place, message).hint(hint));
     }
+}
+
+/// Warns of a stop that the container's runtime would cut short. `place` is that of main's `[stop]`. With `timeout =
+/// "never"` the user has chosen to leave the bound to the runtime.
+pub fn stop<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    main: &Service,
+    place: Place,
+    report: &mut Report,
+) {
+    let Some(timeout) = main.stop.timeout else { return };
+    let shown = |time: Duration| humantime::format_duration(time).to_string();
+    let (mut before, mut what) = (main.stop.drain, format!("drain {}", shown(main.stop.drain)));
+    for service in services {
+        if !service.announce.is_empty() && before < WITHDRAW_LIMIT {
+            (before, what) = (WITHDRAW_LIMIT, format!("withdrawal {}", shown(WITHDRAW_LIMIT)));
+        }
+        if service.stop.drain > before {
+            before = service.stop.drain;
+            what = format!("drain {} of `{}`", shown(before), service.name);
+        }
+    }
+    let total = before + timeout + main.stop.sweep;
+    if total < RUNTIME_PATIENCE {
+        return;
+    }
+    let [total_text, timeout, sweep] = [total, timeout, main.stop.sweep].map(shown);
+    let message = format!(
+        "stopping `{}` may take {total_text} ({what}, timeout {timeout}, sweep {sweep}), and Docker kills after 10s",
+        main.name
+    );
+    let longer = total.as_secs() + 1;
+    let hint = format!("make one of them shorter, or stop the container with `docker stop -t {longer}`");
+    report.push(Problem::warning(place, message).hint(hint));
 }
 
 fn listeners(claims: &Claims, report: &mut Report) {

@@ -19,9 +19,6 @@ use crate::config::raw::table::{At, Field};
 use crate::config::report::{Excerpt, Place, Problem};
 use crate::config::{GiveUp, Kind, Ready, ReadyBy, Restart, RestartWhen, Service, Signal, Stop, raw, units};
 
-/// Docker's time from TERM to KILL, unless it is told another.
-const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
-
 /// `None` after the reasons were reported.
 pub fn check(
     raw: &raw::Service,
@@ -42,7 +39,7 @@ pub fn check(
     let links = each(&raw.links, |raw| {
         super::link::check(raw, subject, user.as_ref().and_then(Option::as_ref), values, claims)
     });
-    let stop = stop(&raw.stop, subject, &raw.announce, values);
+    let stop = stop(&raw.stop, &raw.announce, values);
     let ready = ready(raw, values);
     for at in raw.after.given().map_or(&[][..], |at| &at.value) {
         if let Some(value) = values.text(at) {
@@ -217,40 +214,14 @@ fn restart(raw: &raw::Restart, values: &mut Values<'_>) -> Option<Restart> {
     })
 }
 
-fn stop(
-    raw: &raw::Stop,
-    subject: &Subject<'_>,
-    announce: &Field<Vec<raw::Announce>>,
-    values: &mut Values<'_>,
-) -> Option<Stop> {
+fn stop(raw: &raw::Stop, announce: &Field<Vec<raw::Announce>>, values: &mut Values<'_>) -> Option<Stop> {
     let signal = values.or(&raw.signal, Signal(libc::SIGTERM), units::signal);
     let drain = values.or(&raw.drain, Duration::from_secs(2), units::duration);
     let timeout = values.or(&raw.timeout, Some(Duration::from_secs(5)), units::duration_or_never);
     let sweep = values.or(&raw.sweep, Duration::from_secs(2), units::duration);
     let announces = announce.given().is_some_and(|at| !at.value.is_empty());
     let drain = if announces { drain? } else { drain.map(|_| Duration::ZERO)? };
-    let stop = Stop { signal: signal?, drain, timeout: timeout?, sweep: sweep? };
-    if subject.part == Part::Main {
-        within_budget(&stop, raw, subject.name, values);
-    }
-    Some(stop)
-}
-
-/// With `timeout = "never"` the user has chosen to leave the bound to the runtime.
-fn within_budget(stop: &Stop, raw: &raw::Stop, name: &str, values: &mut Values<'_>) {
-    let Some(timeout) = stop.timeout else { return };
-    let total = stop.drain + timeout + stop.sweep;
-    if total < RUNTIME_PATIENCE {
-        return;
-    }
-    let [total_text, drain, timeout, sweep] =
-        [total, stop.drain, timeout, stop.sweep].map(|d| humantime::format_duration(d).to_string());
-    let message = format!(
-        "stopping `{name}` may take {total_text} (drain {drain}, timeout {timeout}, sweep {sweep}), and Docker kills after 10s"
-    );
-    let longer = total.as_secs() + 1;
-    let hint = format!("make one of them shorter, or stop the container with `docker stop -t {longer}`");
-    values.report.push(Problem::warning(raw.place, message).hint(hint));
+    Some(Stop { signal: signal?, drain, timeout: timeout?, sweep: sweep? })
 }
 
 fn ready(raw: &raw::Service, values: &mut Values<'_>) -> Option<Ready> {
