@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{EnvLinks, LogFormat, LogLevel};
 
@@ -24,8 +25,10 @@ Exit code: 0; 1 when the registry can't be read; with --watch 128+N for the sign
 
 /// A container init that supervises, links and announces.
 #[derive(Debug, Parser)]
-#[command(name = "ensign", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-#[command(after_help = "`ensign -- COMMAND` is `ensign run -- COMMAND`: no file is read.")]
+#[command(name = "ensign", version, args_conflicts_with_subcommands = true)]
+#[command(
+    after_help = "`ensign -- COMMAND` is `ensign run -- COMMAND`. Without -c it reads no file, not even in /etc/ensign."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -44,9 +47,30 @@ impl Cli {
                 let command = args.into_iter().skip(2).collect();
                 Ok(Self { verb: None, run: Run { settings: Settings::default(), command } })
             }
-            Some(_) | None => Self::try_parse_from(args),
+            Some(_) | None => Self::try_parse_from(&args).map_err(|error| with_tip(error, &args)),
         }
     }
+}
+
+/// The likeliest slips have an answer of their own.
+fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else { return error };
+    let is_verb = |word: &str| Cli::command().find_subcommand(word).is_some();
+    let first = args.get(1).map(|first| first.to_string_lossy()).unwrap_or_default();
+    let is_option = wrong.starts_with('-');
+    let tip = match &*first {
+        verb @ ("run" | "links") if !is_option => {
+            format!("a file is given with `-c`: `ensign {verb} -c {wrong}`")
+        }
+        "check" if is_option && ["-c", "--config"].contains(&wrong.as_str()) => {
+            "the path is given as it is: `ensign check web.toml`".to_owned()
+        }
+        verb if is_verb(verb) || is_option || error.kind() != ErrorKind::UnknownArgument => return error,
+        _ if is_verb(wrong) => format!("options go after the verb: `ensign {wrong} …`"),
+        _ => format!("a command is given after `--`: `ensign -- {wrong} …`; `ensign --help` shows the verbs"),
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,17 +124,19 @@ pub struct Run {
 /// What the command line may say in place of a file.
 #[derive(Debug, Default, Args)]
 pub struct Settings {
-    /// A service file, or a directory of them [default: /etc/ensign]
+    /// A service file, or a directory of them [default: /etc/ensign, unless a command is given]
     #[arg(short, long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Which of Docker's link variables to open links for: all, none, or aliases by pattern
     #[arg(long, value_name = "all|none|PATTERN,…", value_parser = parse_links)]
     pub links: Option<EnvLinks>,
-    /// Where to announce: etcd://HOST:PORT,…, etcd2://HOST:PORT,… or dir:PATH
+    /// The registry: etcd://HOST:PORT,… (v3), etcd2://… (v2), etcds://… or etcd2s://… (over TLS), or dir:PATH
     #[arg(long, value_name = "URL")]
     pub registry: Option<String>,
+    /// How log lines are written [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<Format>,
+    /// The least that is logged [default: info; without a file warn]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<Level>,
 }
@@ -196,8 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn without_the_double_dash_a_command_is_refused() {
-        assert!(Cli::try_parse_from(["ensign", "sleep", "1"]).is_err());
+    fn likely_slips_get_an_answer() {
+        for (typed, tip) in [
+            ("sleep 1", "a command is given after `--`: `ensign -- sleep …`"),
+            ("run web.toml", "a file is given with `-c`: `ensign run -c web.toml`"),
+            ("links web.toml", "a file is given with `-c`: `ensign links -c web.toml`"),
+            ("check -c web.toml", "the path is given as it is: `ensign check web.toml`"),
+            ("-c web.toml links", "options go after the verb: `ensign links …`"),
+            ("run --conf web.toml", "a similar argument exists: '--config'"),
+        ] {
+            let args = ["ensign"].into_iter().chain(typed.split(' ')).map(OsString::from);
+            let error = Cli::understand(args).expect_err(typed).to_string();
+            assert!(error.contains(&format!("tip: {tip}")), "{typed}: {error}");
+        }
     }
 
     #[test]

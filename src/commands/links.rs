@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::table::aligned;
 use crate::config::{Config, HostPort};
-use crate::links::docker_env::{self, Belongs};
+use crate::links::docker_env::{self, Belongs, EnvLink};
 use crate::links::{self, Bind, Forward, Plan, Source, Target, Way};
 use crate::net::resolve::Hosts;
 
@@ -102,7 +102,7 @@ fn listed_way(way: &Way, hosts: &Hosts) -> String {
 }
 
 /// The link variables among `env` with the service's own `added` over it. A peer's own environment (`DB_ENV_…`) may
-/// hold passwords: its names are shown, not its values.
+/// hold passwords, and so may what only looks like a link's variable: their names are shown, not their values.
 fn print_variables(
     env: &[(OsString, OsString)],
     added: &[(OsString, OsString)],
@@ -112,13 +112,14 @@ fn print_variables(
     let mut seen: Vec<_> = env.iter().filter(|(name, _)| !is_replaced(name)).chain(added).collect();
     seen.sort();
     seen.dedup_by(|a, b| a.0 == b.0);
-    let aliases: Vec<String> = docker_env::scan(seen.iter().map(|&variable| variable.clone()))
-        .into_iter()
-        .map(|link| link.alias)
-        .collect();
+    let links = docker_env::scan(seen.iter().map(|&variable| variable.clone()));
     for (name, value) in seen {
         let Some(name) = name.to_str() else { continue };
-        let belongs = aliases.iter().map(|alias| docker_env::belongs(name, alias));
+        let is_foreign = |link: &EnvLink| link.problems.iter().any(|why| why.is_of_the_value_of(name));
+        let belongs = links.iter().map(|link| match is_foreign(link) {
+            true => Belongs::Secretly,
+            false => docker_env::belongs(name, &link.alias),
+        });
         match belongs.max() {
             Some(Belongs::Yes) => writeln!(out, "{name}={}", value.to_string_lossy())?,
             Some(Belongs::Secretly) => writeln!(out, "{name}=(not shown)")?,
@@ -189,8 +190,9 @@ mod tests {
     fn the_variables_of_links_are_shown_and_no_secret_of_a_peer() {
         let added = [("C_NAME".into(), "/web/cache".into()), ("DB_NAME".into(), "/web/other".into())];
         assert_eq!(
-            text(|out| print_variables(&env(ENV), &added, out)),
-            "C_NAME=/web/cache\n\
+            text(|out| print_variables(&env(&format!("{ENV}\n        API_PORT_1_TCP=hush")), &added, out)),
+            "API_PORT_1_TCP=(not shown)\n\
+             C_NAME=/web/cache\n\
              C_PORT_11211_TCP=tcp://172.17.0.7:11211\n\
              DB_ENV_PASSWORD=(not shown)\n\
              DB_NAME=/web/other\n\

@@ -96,10 +96,11 @@ fn list(name: Option<&str>, format: ls::Format, until: ls::Until, settings: Sett
         Ok(config) => config,
         Err(code) => return code,
     };
-    let name = match name.map(units::dns_name).transpose() {
+    let name = match name.map(|typed| units::dns_name(typed).map_err(|bad| (typed, bad))).transpose() {
         Ok(name) => name,
-        Err(bad) => {
-            complain(format_args!("error: {bad}\n"));
+        Err((typed, bad)) => {
+            let hint = bad.hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            complain(format_args!("error: `{typed}` is {bad}\n{hint}"));
             return ExitCode::from(exit::USAGE);
         }
     };

@@ -197,10 +197,15 @@ fn report_syntax(file: FileId, text: &str, errors: &[toml::de::Error], report: &
         errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let mut syntax = Syntax::Whole;
+    let mut is_list_told = false;
     for (span, message) in errors {
         let place = Place::new(file, span);
         let line = report.line(place);
-        report.push(Problem::error(place, message));
+        // A list that is not closed makes one of each line to the end of the file.
+        let is_told = message.starts_with(IN_A_LIST) && std::mem::replace(&mut is_list_told, true);
+        if !is_told {
+            report.push(Problem::error(place, message).hint_if(syntax_hint(message)));
+        }
         report.mute(line);
         if text[line.start..line.end].trim_start().starts_with('[') {
             syntax = Syntax::Adrift;
@@ -209,6 +214,21 @@ fn report_syntax(file: FileId, text: &str, errors: &[toml::de::Error], report: &
         }
     }
     syntax
+}
+
+/// How the parser's message begins where a list goes on when it should not.
+const IN_A_LIST: &str = "missing comma between array elements";
+
+/// Where the parser's own words don't say what to do.
+fn syntax_hint(message: &str) -> Option<String> {
+    let hint = if message.starts_with(IN_A_LIST) {
+        "a `]` or a `,` is missing here, or above"
+    } else if message.starts_with("unexpected leading zero") {
+        "write it in quotes, like `\"0660\"`"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 impl Service {

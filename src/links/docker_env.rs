@@ -66,6 +66,18 @@ pub enum Problem {
     Itself { variable: String },
 }
 
+impl Problem {
+    /// The value of the variable `name` is none that Docker would give it: it is somebody else's, whatever it is.
+    pub fn is_of_the_value_of(&self, name: &str) -> bool {
+        match self {
+            Self::Value { variable, .. } | Self::Number { variable, .. } => variable == name,
+            Self::HalfRange { .. } | Self::Range { .. } | Self::LongRange { .. } | Self::Itself { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// What a variable of a link says, besides its alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {

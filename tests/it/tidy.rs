@@ -373,7 +373,7 @@ fn every_verb_is_documented() {
     assert!(verbs.contains(&"run") && verbs.contains(&"ls"), "{verbs:?}");
     let text: String =
         documents().iter().map(|document| fs::read_to_string(document).expect("text")).collect();
-    let broken = verbs.iter().filter(|verb| !text.contains(&format!("ensign {verb}")));
+    let broken = verbs.iter().filter(|verb| **verb != "help" && !text.contains(&format!("ensign {verb}")));
     holds("verbs that no document shows", broken.map(|verb| (*verb).to_owned()).collect());
 }
 

@@ -231,8 +231,14 @@ fn system_bundle(about: Where, values: &mut Values<'_>) -> Option<PathBuf> {
     candidates.retain(|path| (outside.read)(path).is_ok_and(|bundle| units::authorities(&bundle).is_ok()));
     let found = candidates.into_iter().next();
     if found.is_none() {
-        let message =
-            "whom to trust is not known: there is no bundle of certification authorities on this system";
+        let why = match named {
+            Some(path) => format!(
+                "`{}`, which {AUTHORITIES} names, is no bundle of certification authorities",
+                path.display()
+            ),
+            None => "there is no bundle of certification authorities on this system".to_owned(),
+        };
+        let message = format!("whom to trust is not known: {why}");
         let hint =
             "name a file with the certificate of the registry's authority: `ca = \"/etc/etcd/ca.pem\"`";
         values.report.push(Problem::error(about, message).hint(hint));

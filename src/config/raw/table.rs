@@ -187,7 +187,10 @@ impl<'t, 'r> Table<'t, 'r> {
     ) -> T {
         let found = self.get(name, |value, file| match value.get_ref() {
             DeValue::Table(inner) => Ok(inner),
-            _ => mismatch(value, file, "a table"),
+            _ => mismatch(value, file, "a table").map_err(|mismatches| {
+                let hint = || Some(format!("write {title}, and its keys below it"));
+                mismatches.into_iter().map(|mismatch| Mismatch { hint: hint(), ..mismatch }).collect()
+            }),
         });
         match found {
             Field::Given(at) => self.nested(at.value, at.place, title, read),
@@ -322,9 +325,10 @@ fn mismatch<T>(value: &Value<'_>, file: FileId, wanted: &'static str) -> Convert
             ("a string", Some("write it in brackets, each word in its own quotes".to_owned()))
         }
         DeValue::String(_) => ("a string", None),
-        DeValue::Integer(number) if wanted.contains("string") => {
-            ("a number", Some(format!("write it in quotes, with a unit where one is due: `\"{number}\"`")))
-        }
+        DeValue::Integer(number) if wanted.contains("string") => (
+            "a number",
+            Some(format!("write it in quotes, `\"{number}\"`; a duration with its unit, `\"{number}s\"`")),
+        ),
         DeValue::Integer(_) => ("a number", None),
         DeValue::Float(_) => ("a number with a fraction", None),
         DeValue::Boolean(_) => ("a boolean", None),

@@ -42,6 +42,9 @@ fn authority(text: &str, default_port: Option<u16>) -> Result<HostPort, String> 
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
         };
+        if host.contains("//") {
+            return Err("it is a host and a port, without a scheme".to_owned());
+        }
         if host.contains(':') {
             return Err("an IPv6 address goes in brackets".to_owned());
         }
