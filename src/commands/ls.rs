@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::check::registry_url;
 use super::table::{aligned, plain};
 use crate::config::{self, DnsName};
 use crate::net::resolve::Resolver;
@@ -47,6 +48,9 @@ pub fn run(registry: &config::Registry, name: Option<&DnsName>, format: Format) 
         }
     };
     let _told = io::stderr().write_all(warnings(&listed).as_bytes());
+    if listed.is_empty() && format == Format::Table {
+        let _told = writeln!(io::stderr(), "note: nothing is announced {}", wherever(registry, name));
+    }
     let text = match format {
         Format::Table => table(&listed),
         Format::JsonLines => json_lines(&listed),
@@ -74,6 +78,13 @@ fn read(registry: &config::Registry, name: Option<&DnsName>) -> Result<Vec<Liste
     // A look-up or a file system that is stuck must not keep us.
     runtime.shutdown_background();
     listed.map_err(|e| e.to_string())
+}
+
+fn wherever(registry: &config::Registry, name: Option<&DnsName>) -> String {
+    match name {
+        Some(name) => format!("under `{}` in {}", name.as_str(), registry_url(registry)),
+        None => format!("in {}", registry_url(registry)),
+    }
 }
 
 const TITLES: [&str; 5] = ["NAME", "INSTANCE", "ADDRESS", "PORT", "TTL-LEFT"];
@@ -159,11 +170,14 @@ fn json_line(entry: &Listed, time: Option<&str>, change: Option<&str>) -> String
 fn warnings(listed: &[Listed]) -> String {
     let warning = |entry: &Listed| {
         let reason = entry.record.as_ref().err()?;
+        let of = match entry.name.is_empty() {
+            true => "every name".to_owned(),
+            false => format!("all of `{}`", plain(&entry.name)),
+        };
         Some(format!(
-            "warning: `{}` is no record: {}\nhint: resolvers may fail for all of `{}` while it is there\n",
+            "warning: `{}` is no record: {}\nhint: resolvers may fail for {of} while it is there\n",
             plain(&entry.key),
             plain(&reason.to_string()),
-            plain(&entry.name)
         ))
     };
     listed.iter().filter_map(warning).collect()

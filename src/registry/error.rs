@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not one endpoint gave an answer to go by.
-    #[error("no endpoint of the registry could do it: {}", list(.tried))]
+    #[error("no endpoint of the registry gave an answer: {}", list(.tried))]
     Unreachable { tried: Vec<Failure> },
     /// etcd understood and said no.
     #[error("etcd at {endpoint} refused: {message}")]

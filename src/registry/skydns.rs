@@ -85,7 +85,9 @@ impl Default for Fields {
 impl Fields {
     /// Reads a value; the error says what is wrong with it.
     pub fn parse(value: &str) -> Result<Self, NoRecord> {
-        serde_json::from_str::<Self>(value).map_err(|e| NoRecord::Unreadable(e.to_string()))?.checked()
+        serde_json::from_str::<Self>(value)
+            .map_err(|e| NoRecord::Unreadable(format!("not a record's JSON: {e}")))?
+            .checked()
     }
 
     /// These, if they are a record; the error says what is wrong with them.

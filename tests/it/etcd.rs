@@ -289,7 +289,7 @@ async fn says_why_when_no_endpoint_answers(place: Place) {
     assert_eq!(
         error.to_string(),
         format!(
-            "no endpoint of the registry could do it: {dead}: connection refused; {mute}: no answer within 1s"
+            "no endpoint of the registry gave an answer: {dead}: connection refused; {mute}: no answer within 1s"
         )
     );
 }
