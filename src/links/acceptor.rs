@@ -32,6 +32,8 @@ pub(super) struct Acceptor {
     crowd: usize,
     /// The kernel is not asked to tell of clients.
     pub(super) is_paused: bool,
+    /// It will be tried again in a while.
+    pub(super) is_timed: bool,
 }
 
 /// What one look at the queue gave.
@@ -49,7 +51,7 @@ pub(super) enum Accepted {
 
 impl Acceptor {
     pub(super) fn new(socket: OwnedFd, at: ListenAt, shared: Arc<Shared>) -> Self {
-        Self { socket, at, shared, round: 0, crowd: 1, is_paused: false }
+        Self { socket, at, shared, round: 0, crowd: 1, is_paused: false, is_timed: false }
     }
 
     pub(super) fn is_open_to_others(&self) -> bool {

@@ -103,7 +103,8 @@ impl Client {
     }
 
     fn with(self, upstream: TcpStream, stage: Stage) -> Connection {
-        let (client, upstream) = (Side::new(self.socket), Side::new(upstream));
+        let kind = self.guest.kind;
+        let (client, upstream) = (Side::new(self.socket, kind), Side::new(upstream, kind));
         Connection { client, upstream, stage, guest: self.guest, is_queued: false, is_timed: false, quiet: 0 }
     }
 }

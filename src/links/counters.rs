@@ -44,7 +44,13 @@ pub struct Place {
     pub connected: AtomicU64,
     /// Attempts that it refused or did not answer.
     pub failed: AtomicU64,
+    /// Attempts under way, where the link goes by how busy an address is.
+    trying: AtomicU64,
 }
+
+/// An attempt under way; not any more when this is dropped.
+#[derive(Debug)]
+pub(super) struct Trying(Arc<Place>);
 
 /// An open connection to an address; not open any more when this is dropped.
 #[derive(Debug)]
@@ -81,11 +87,20 @@ impl Counters {
         add(&self.place(address).failed, 1);
     }
 
-    /// How many connections to `address` are open.
-    pub(super) fn open_at(&self, address: &Endpoint) -> usize {
+    /// `address` is tried from now on.
+    pub(super) fn trying(&self, address: &Endpoint) -> Trying {
+        let place = self.place(address);
+        add(&place.trying, 1);
+        Trying(place)
+    }
+
+    /// How many connections to `address` are open, or will be if it takes them.
+    pub(super) fn busy_at(&self, address: &Endpoint) -> usize {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = places.get(address).map_or(0, |place| place.open.load(Ordering::Relaxed));
-        usize::try_from(open).unwrap_or(usize::MAX)
+        let busy = places
+            .get(address)
+            .map_or(0, |place| place.open.load(Ordering::Relaxed) + place.trying.load(Ordering::Relaxed));
+        usize::try_from(busy).unwrap_or(usize::MAX)
     }
 
     /// Each address by its name, in order.
@@ -101,7 +116,8 @@ impl Counters {
         }
         // Containers come and go under addresses that never come back.
         if places.len() >= MOST_PLACES {
-            places.retain(|_, place| place.open.load(Ordering::Relaxed) > 0);
+            let is_busy = |count: &AtomicU64| count.load(Ordering::Relaxed) > 0;
+            places.retain(|_, place| is_busy(&place.open) || is_busy(&place.trying));
         }
         Arc::clone(places.entry(address.clone()).or_default())
     }
@@ -110,6 +126,12 @@ impl Counters {
 impl Drop for Use {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        self.0.trying.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -132,9 +154,9 @@ mod tests {
         let first = counters.connected(&one, Duration::from_micros(100));
         let second = counters.connected(&one, Duration::from_micros(101));
         counters.connected(&other, Duration::from_secs(9));
-        assert_eq!((counters.open_at(&one), counters.open_at(&other)), (2, 0));
+        assert_eq!((counters.busy_at(&one), counters.busy_at(&other)), (2, 0));
         drop((first, second));
-        assert_eq!(counters.open_at(&one), 0);
+        assert_eq!(counters.busy_at(&one), 0);
         let times = counters.connect_times.each_ref().map(|count| count.load(Ordering::Relaxed));
         assert_eq!(times, [1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(counters.connect_time_us.load(Ordering::Relaxed), 9_000_201);
@@ -151,7 +173,7 @@ mod tests {
             counters.failed(&Endpoint::Tcp(([10, 0, (n >> 8) as u8, n as u8], 1).into()));
         }
         assert!(counters.places().len() <= 2, "{}", counters.places().len());
-        assert_eq!(counters.open_at(&address("127.0.0.1:1")), 1);
+        assert_eq!(counters.busy_at(&address("127.0.0.1:1")), 1);
         drop(kept);
     }
 }

@@ -73,14 +73,14 @@ async fn patiently(
     mut lack: Option<Lack>,
 ) -> Result<(TcpStream, Use), ConnectError> {
     let begun = Instant::now();
-    let mut connected = guest.upstream.connect(&guest.resolver, tried).await;
+    let mut connected = guest.upstream.connect(&guest.resolver, tried, || drop(lack.take())).await;
     while connected.as_ref().is_err_and(ConnectError::is_ours) && begun.elapsed() < SHORT {
         if let Some(error) = connected.as_ref().err().and_then(ConnectError::shortage) {
             lack.replace(guest.lacks(error));
         }
         #[expect(clippy::disallowed_methods, reason = "no event says that descriptors are free again")]
         tokio::time::sleep(PAUSE).await;
-        connected = guest.upstream.connect(&guest.resolver, Tried::default()).await;
+        connected = guest.upstream.connect(&guest.resolver, Tried::default(), || drop(lack.take())).await;
     }
     connected
 }

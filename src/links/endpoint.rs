@@ -58,11 +58,12 @@ impl Endpoint {
         }
     }
 
-    /// One attempt, for as long as the caller waits.
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
+    /// One attempt, for as long as the caller waits. Tells when it has `begun`: when there was a socket for it.
+    pub(super) async fn connect(&self, mut begun: impl FnMut()) -> io::Result<TcpStream> {
         loop {
             match self.begin() {
                 Ok(socket) => {
+                    begun();
                     let socket = tokio::net::TcpStream::from_std(socket)?;
                     socket.ready(Interest::WRITABLE).await?;
                     let socket = socket.into_std()?;

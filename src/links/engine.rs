@@ -34,6 +34,9 @@ const EVENTS: usize = 256;
 const BELL: u64 = u64::MAX;
 const ACCEPTORS: u64 = 1 << 63;
 
+/// So many timers of what is gone are nothing to tidy up.
+const STALE: usize = 1024;
+
 /// Between two looks at what is still on its way, at the very end.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -291,7 +294,7 @@ impl Engine {
                 Accepted::Nobody => return,
                 Accepted::Full => return self.pause(number),
                 Accepted::Short => {
-                    self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number))));
+                    self.accept_later(number);
                     return self.pause(number);
                 }
             }
@@ -332,6 +335,14 @@ impl Engine {
         acceptor.is_paused = true;
     }
 
+    /// Once, however often it is said: a doorbell rings for each place that is free, too.
+    fn accept_later(&mut self, number: usize) {
+        let Some(Some(acceptor)) = self.acceptors.get_mut(number) else { return };
+        if !std::mem::replace(&mut acceptor.is_timed, true) {
+            self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number))));
+        }
+    }
+
     fn resume(&mut self, number: usize) {
         let Some(Some(acceptor)) = self.acceptors.get_mut(number) else { return };
         if acceptor.is_paused && self.finish.is_none() {
@@ -339,7 +350,7 @@ impl Engine {
             // Out of memory in the kernel: later, then.
             match self.epoll.add(&*acceptor, interest) {
                 Ok(()) => acceptor.is_paused = false,
-                Err(_) => self.timers.push(Reverse((Instant::now() + acceptor::PAUSE, Due::Accept(number)))),
+                Err(_) => self.accept_later(number),
             }
         }
     }
@@ -378,9 +389,23 @@ impl Engine {
             .add(&connection.client, Side::interest(bits))
             .and_then(|()| self.epoll.add(&connection.upstream, Side::interest(bits | 1)));
         match watched {
-            Ok(()) => self.timers.push(Reverse((old, Due::Old(token)))),
+            Ok(()) => {
+                self.timers.push(Reverse((old, Due::Old(token))));
+                self.forget_stale_timers();
+            }
             // The kernel has no room to watch one more: as good as out of descriptors.
             Err(_) => self.reset(token),
+        }
+    }
+
+    /// Most connections end long before their timer is due, and there may be thousands a second of them.
+    fn forget_stale_timers(&mut self) {
+        if self.timers.len() > 2 * self.connections.len() + STALE {
+            let connections = &mut self.connections;
+            self.timers.retain(|Reverse((_, due))| match *due {
+                Due::Old(token) | Due::Tired(token) => connections.get_mut(token).is_some(),
+                Due::Accept(_) => true,
+            });
         }
     }
 
@@ -392,13 +417,22 @@ impl Engine {
             }
             self.timers.pop();
             match due {
-                Due::Old(token) => match self.connections.get_mut(token) {
-                    Some(connection) if connection.is_connecting() => self.advance(token, Connection::tire),
-                    Some(connection) => connection.keep_alive(),
-                    None => {}
-                },
+                Due::Old(token) => {
+                    if self.connections.get_mut(token).is_some_and(|connection| connection.is_connecting()) {
+                        self.advance(token, Connection::tire);
+                    }
+                    // It may have been made at the last moment.
+                    if let Some(connection) = self.connections.get_mut(token) {
+                        connection.keep_alive();
+                    }
+                }
                 Due::Tired(token) => self.advance(token, Connection::tire),
-                Due::Accept(number) => self.resume(number),
+                Due::Accept(number) => {
+                    if let Some(acceptor) = self.acceptor(number) {
+                        acceptor.is_timed = false;
+                    }
+                    self.resume(number);
+                }
             }
         }
     }

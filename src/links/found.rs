@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::feed;
+use super::own::leads_back;
 use super::plan::{Forward, Way};
 use super::source::{FINER, Source};
 use super::upstream::reason;
@@ -26,16 +27,16 @@ pub struct Found {
 impl Found {
     /// Tries one connection, `within` at the most, and closes it. The error says what came of it.
     pub async fn accepts(&self, within: Duration) -> Result<(), String> {
-        let answer = tokio::time::timeout(within, self.endpoint.connect()).await;
+        let answer = tokio::time::timeout(within, self.endpoint.connect(|| {})).await;
         answer.map_err(io::Error::from).flatten().map(drop).map_err(|error| reason(&error))
     }
 }
 
 impl Forward {
-    /// Whether `address` is where it listens itself: no connection goes there, it would never end.
-    pub fn is_where_it_listens(&self, address: &str) -> bool {
-        let is_it = |at: &ListenAt| matches!(at, ListenAt::Tcp(own) if own.to_string() == address);
-        self.listen.places().iter().any(is_it)
+    /// Whether `found` is where it listens itself: no connection goes there, it would never end.
+    pub fn is_where_it_listens(&self, found: &Found) -> bool {
+        let own: Vec<_> = self.listen.places().iter().filter_map(ListenAt::address).collect();
+        matches!(&found.endpoint, Endpoint::Tcp(to) if leads_back(*to, &own))
     }
 }
 

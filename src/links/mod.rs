@@ -23,6 +23,7 @@ mod engine;
 mod feed;
 mod found;
 mod holder;
+mod own;
 mod pipes;
 mod reach;
 mod relay;

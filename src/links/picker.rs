@@ -26,6 +26,8 @@ pub struct Offer<A> {
 #[derive(Debug)]
 pub struct Picker<A> {
     balance: Balance,
+    /// An attempt knows by then how it went.
+    attempt: Duration,
     places: Vec<Place<A>>,
 }
 
@@ -47,8 +49,9 @@ struct Trouble {
 }
 
 impl<A: Clone + Eq + Hash> Picker<A> {
-    pub fn new(balance: Balance) -> Self {
-        Self { balance, places: Vec::new() }
+    /// `attempt` is the longest that one takes.
+    pub fn new(balance: Balance, attempt: Duration) -> Self {
+        Self { balance, attempt: attempt.min(LONGEST_PAUSE), places: Vec::new() }
     }
 
     /// What is known from now on, in order of preference where that matters. What was learned of an address that
@@ -75,6 +78,11 @@ impl<A: Clone + Eq + Hash> Picker<A> {
             });
         }
         self.places = places;
+    }
+
+    /// Whether how busy an address is makes a difference.
+    pub fn asks_who_is_busy(&self) -> bool {
+        self.balance == Balance::LeastConnections && self.places.len() > 1
     }
 
     pub fn is_empty(&self) -> bool {
@@ -124,7 +132,7 @@ impl<A: Clone + Eq + Hash> Picker<A> {
         let next = fit.into_iter().rev().max_by_key(|place| place.credit)?;
         next.credit -= total;
         if let Some(trouble) = &mut next.trouble {
-            trouble.until = now + trouble.pause;
+            trouble.until = now + trouble.pause.max(self.attempt);
         }
         Some(next.offer.address.clone())
     }

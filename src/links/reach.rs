@@ -25,8 +25,9 @@ impl Reach {
         // Dropped, it aborts what is in it.
         let mut attempts = JoinSet::new();
         for forward in self.forwards {
-            let attempt =
-                async move { forward.upstream.connect(&forward.resolver, Tried::default()).await.map(drop) };
+            let attempt = async move {
+                forward.upstream.connect(&forward.resolver, Tried::default(), || {}).await.map(drop)
+            };
             attempts.spawn_on(attempt, &on);
         }
         let mut failure = None;

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::counters::Counters;
 use super::doorbell::Doorbell;
 use super::plan::{Source, Target};
+use super::side::Kind;
 use super::upstream::{ConnectError, Upstream};
 use crate::net::resolve::Resolver;
 
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) upstream: Upstream,
     pub(super) resolver: Arc<Resolver>,
     pub(super) counters: Arc<Counters>,
+    /// Of the sockets at either end.
+    pub(super) kind: Kind,
     /// The last connection found no upstream; that is told once, not for each connection.
     is_failing: AtomicBool,
     /// `max_connections` of the link, whichever of its addresses they come to.
@@ -80,6 +83,7 @@ impl Shared {
         upstream: Upstream,
         resolver: Arc<Resolver>,
         counters: Arc<Counters>,
+        kind: Kind,
         limit: Option<NonZeroU32>,
         descriptors: Arc<Places>,
         doorbells: Arc<Doorbells>,
@@ -92,6 +96,7 @@ impl Shared {
             upstream,
             resolver,
             counters,
+            kind,
             is_failing: AtomicBool::new(false),
             limit,
             full: Mutex::default(),

@@ -17,6 +17,16 @@ use super::pipes::Lent;
 pub(super) struct Side {
     socket: TcpStream,
     ready: EpollFlags,
+    kind: Kind,
+}
+
+/// What is known of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A read that comes back short says that nothing is left, and a splice to it that there is no room.
+    Tcp,
+    /// Perhaps a Unix socket: a read of such a one also ends where descriptors were sent along.
+    Any,
 }
 
 impl Side {
@@ -27,8 +37,8 @@ impl Side {
     }
 
     /// `socket` may be of any kind of stream; it does not block.
-    pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, ready: EpollFlags::empty() }
+    pub(super) fn new(socket: TcpStream, kind: Kind) -> Self {
+        Self { socket, ready: EpollFlags::empty(), kind }
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -85,9 +95,11 @@ impl Side {
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty());
         match self.passing(read)? {
-            // Nothing is left after a short read, and a call to hear that is saved: what comes next is told anew. The
-            // end has been told already, if it has come.
-            Some(length) if length > 0 && length < buffer.len() && !self.is_urgent() => {
+            // A call to hear that nothing is left is saved: what comes next is told anew. The end has been told already,
+            // if it has come.
+            Some(length)
+                if length > 0 && length < buffer.len() && !self.is_urgent() && self.kind == Kind::Tcp =>
+            {
                 self.ready.remove(EpollFlags::EPOLLIN);
                 Ok(Some(length))
             }
@@ -124,7 +136,8 @@ impl Side {
     pub(super) fn drain(&mut self, pipe: &mut Lent) -> io::Result<bool> {
         while pipe.held() > 0 {
             let drained = pipe.drain(self);
-            if self.passing(drained)?.is_none() {
+            // What was moved was all that there is room for: the call to hear that again is saved, as above.
+            if self.passing(drained)?.is_none() || self.kind == Kind::Tcp && pipe.held() > 0 {
                 self.ready.remove(EpollFlags::EPOLLOUT);
                 return Ok(false);
             }

@@ -66,6 +66,11 @@ impl<T> Slots<T> {
         Some(*value)
     }
 
+    /// How many there are now.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// All that there are now.
     pub(super) fn tokens(&self) -> Vec<Token> {
         let all = self.slots.iter().zip(0..);

@@ -135,13 +135,11 @@ impl Source {
 
     /// Waits for the look-up under way; it has a limit of its own.
     pub(super) async fn settled(&self) {
-        loop {
-            let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.lock().asking.is_none() {
-                return;
-            }
+        let ended = self.ended.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        // Another one may have begun when this one has ended: that is for others to wait for.
+        if self.lock().asking.is_some() {
             ended.await;
         }
     }
@@ -244,6 +242,8 @@ impl Source {
 
     fn take(&self, answer: Result<Vec<Offer<Endpoint>>, SourceError>) {
         let mut known = self.lock();
+        // Whoever was announced when a look-up began: the next look goes by who is announced then.
+        known.instances = None;
         let (offers, error) = match answer {
             Ok(offers) => (offers, None),
             // Nobody could be asked.

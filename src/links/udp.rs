@@ -66,9 +66,10 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// `wanted`, or half of the `descriptors` that all links share: connections need some too.
-    pub(super) fn new(idle: Duration, wanted: Option<usize>, descriptors: usize) -> Self {
-        Self { idle, sessions: wanted.unwrap_or(MOST.min(descriptors / 2)).max(1) }
+    /// `wanted`, or an equal part of half of the `descriptors` that all links share: connections need some too, and so
+    /// does each of the `forwards` for datagrams.
+    pub(super) fn new(idle: Duration, wanted: Option<usize>, descriptors: usize, forwards: usize) -> Self {
+        Self { idle, sessions: wanted.unwrap_or(MOST.min(descriptors / 2 / forwards.max(1))).max(1) }
     }
 }
 
@@ -190,7 +191,7 @@ impl Forwarder {
                 let Some((client, session)) = self.sessions.get(id) else { return };
                 match session.socket.recv(buffer) {
                     Ok(length) => {
-                        self.answered(id);
+                        self.is_there(id);
                         self.sessions.touch(id, now);
                         let Client { port, address, local } = client;
                         match self.ports[port].send(&buffer[..length], address, local) {
@@ -214,8 +215,8 @@ impl Forwarder {
             None if self.waiting.len() < WAITING => self.waiting.push((client, bytes.into())),
             // An answer from before is good enough for so many.
             None if self.learned.iter().any(|offers| !offers.is_empty()) => {
+                self.waiting.push((client, bytes.into()));
                 self.admit(now);
-                self.begin(client, bytes, now);
             }
             None => self.dropped(now, "no address is known yet"),
         }

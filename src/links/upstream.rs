@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use tokio::sync::watch;
 
-use super::counters::{Counters, Use};
+use super::counters::{Counters, Trying, Use};
 use super::endpoint::Endpoint;
 use super::feed::News;
+use super::own::leads_back;
 use super::picker::{Offer, Picker};
 use super::plan::{Target, Way};
 use super::source::{Offers, Source};
@@ -45,6 +46,8 @@ pub(super) struct Upstream {
 pub(super) struct Attempt {
     pub(super) address: Endpoint,
     begun: Instant,
+    /// Where it counts: those that come at the same moment must not all go to one address.
+    _trying: Option<Trying>,
 }
 
 /// What was tried for a connection, in vain.
@@ -88,7 +91,7 @@ impl Upstream {
             Arc::new(Source::new(way, news))
         };
         let sources = ways.into_iter().map(source).collect();
-        let known = Known { picker: Picker::new(balance), learned: Vec::new() };
+        let known = Known { picker: Picker::new(balance, timeout), learned: Vec::new() };
         Self { sources, timeout, own, counters, known: Mutex::new(known) }
     }
 
@@ -110,18 +113,21 @@ impl Upstream {
         self.attempt(&[], now).filter(|attempt| !self.is_own(&attempt.address))
     }
 
-    /// A connection to the first address that takes one, those that were `tried` aside.
+    /// A connection to the first address that takes one, those that were `tried` aside. Tells when an attempt has
+    /// `begun`: when there was a socket for it.
     pub(super) async fn connect(
         &self,
         resolver: &Arc<Resolver>,
         mut tried: Tried,
+        mut begun: impl FnMut(),
     ) -> Result<(TcpStream, Use), ConnectError> {
         self.look(resolver).await;
         while let Some(attempt) = self.attempt(&tried.addresses, Instant::now()) {
             let answer = match self.is_own(&attempt.address) {
                 true => Err(ConnectError::Loop { address: attempt.address.clone() }),
                 false => {
-                    let answer = tokio::time::timeout(self.timeout, attempt.address.connect()).await;
+                    let answer =
+                        tokio::time::timeout(self.timeout, attempt.address.connect(&mut begun)).await;
                     answer.map_err(io::Error::from).flatten().map_err(|error| attempt.error(error))
                 }
             };
@@ -141,7 +147,7 @@ impl Upstream {
 
     /// The attempt has failed.
     pub(super) fn failed(&self, attempt: Attempt, error: ConnectError, tried: &mut Tried) {
-        let Attempt { address, begun } = attempt;
+        let Attempt { address, begun, _trying } = attempt;
         if !error.is_ours() {
             self.known().picker.failed(&address, begun, Instant::now());
             self.counters.failed(&address);
@@ -151,7 +157,7 @@ impl Upstream {
     }
 
     fn is_own(&self, address: &Endpoint) -> bool {
-        matches!(address, Endpoint::Tcp(to) if self.own.contains(to))
+        matches!(address, Endpoint::Tcp(to) if leads_back(*to, &self.own))
     }
 
     /// Asks every source, and waits only as long as nothing is known.
@@ -185,8 +191,10 @@ impl Upstream {
     }
 
     fn attempt(&self, tried: &[Endpoint], now: Instant) -> Option<Attempt> {
-        let address = self.known().picker.pick(now, tried, |address| self.counters.open_at(address))?;
-        Some(Attempt { address, begun: now })
+        let mut known = self.known();
+        let address = known.picker.pick(now, tried, |address| self.counters.busy_at(address))?;
+        let _trying = known.picker.asks_who_is_busy().then(|| self.counters.trying(&address));
+        Some(Attempt { address, begun: now, _trying })
     }
 
     /// Why there is nothing to try.
@@ -225,7 +233,7 @@ impl ConnectError {
     /// It says nothing about the other end.
     pub(super) fn is_ours(&self) -> bool {
         let Self::Attempt { error, .. } = self else { return false };
-        let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL];
+        let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
         error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
     }
 
@@ -353,12 +361,34 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         files.hosts("127.0.0.2 db\n127.0.0.3 db\n");
         let upstream = upstream(host("db", port));
-        let connected = now(upstream.connect(&files.resolver(), Tried::default()))
+        let connected = now(upstream.connect(&files.resolver(), Tried::default(), || {}))
             .map(|(stream, _)| stream.peer_addr().expect("a peer"));
         assert_eq!(connected.expect("connected"), listener.local_addr().expect("bound"));
         drop(listener);
-        let error = now(upstream.connect(&files.resolver(), Tried::default())).expect_err("nobody there");
+        let error =
+            now(upstream.connect(&files.resolver(), Tried::default(), || {})).expect_err("nobody there");
         assert_eq!(error.to_string(), format!("127.0.0.3:{port}: connection refused"));
+    }
+
+    #[test]
+    fn attempts_under_way_count_for_the_least_busy() {
+        let [one, two] = ["127.0.0.1", "127.0.0.2"]
+            .map(|ip| Endpoint::Tcp((ip.parse::<std::net::IpAddr>().expect("an address"), 80).into()));
+        let to = Target {
+            ways: vec![host("127.0.0.1", 80), host("127.0.0.2", 80)],
+            balance: Balance::LeastConnections,
+        };
+        let counters = Arc::<Counters>::default();
+        let upstream = Upstream::new(to, TIMEOUT, Vec::new(), &NewsOf::new(), Arc::clone(&counters));
+        upstream.prime(&Files::new().resolver());
+        assert!(upstream.learn());
+        let open: Vec<_> = [&one, &one, &two, &two, &two, &two].map(|address| counters.used(address)).into();
+        // As a pool opens its connections: all at once.
+        let attempts: Vec<_> = (0..6).filter_map(|_| upstream.attempt(&[], Instant::now())).collect();
+        let to_one = attempts.iter().filter(|attempt| attempt.address == one).count();
+        assert_eq!((attempts.len(), to_one), (6, 4));
+        drop((attempts, open));
+        assert_eq!((counters.busy_at(&one), counters.busy_at(&two)), (0, 0));
     }
 
     #[test]
@@ -366,7 +396,8 @@ mod tests {
         let own = "127.0.0.1:80".parse().expect("an address");
         let own = vec![own, "[::1]:80".parse().expect("an address")];
         let upstream = first(vec![host("localhost", 80)], own);
-        let error = now(upstream.connect(&Files::new().resolver(), Tried::default())).expect_err("a loop");
+        let error =
+            now(upstream.connect(&Files::new().resolver(), Tried::default(), || {})).expect_err("a loop");
         assert_eq!(error.to_string(), "127.0.0.1:80 is where this link itself listens");
     }
 }

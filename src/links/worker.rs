@@ -17,9 +17,10 @@ use super::counters::Counters;
 use super::engine::{Engine, Letter, Mailbox};
 use super::feed::{self, Follow};
 use super::holder::{self, Holder};
-use super::plan::{Bind, Forward, Plan, PlanError, Source, Target, Transport};
+use super::plan::{Bind, Forward, Plan, PlanError, Source, Target, Transport, Way};
 use super::reach::Reach;
 use super::shared::{Doorbells, Places, Shared};
+use super::side::Kind;
 use super::udp;
 use super::upstream::{NewsOf, Upstream};
 use crate::config::{ListenAt, Workers};
@@ -194,6 +195,9 @@ fn start(
             news
         });
     }
+    let is_datagrams = |at: &ListenAt| Transport::at(at) == Transport::Datagram;
+    let datagram_forwards =
+        bound.iter().filter(|(_, listeners)| listeners.iter().any(|bound| is_datagrams(&bound.at))).count();
     for (forward, listeners) in bound {
         let places: Vec<_> = listeners.iter().map(|bound| bound.at.clone()).collect();
         let own = places.iter().filter_map(ListenAt::address).collect();
@@ -208,6 +212,7 @@ fn start(
             upstream,
             Arc::clone(&resolver),
             Arc::clone(&counters),
+            kind(&places, &to),
             max_connections,
             Arc::clone(&descriptors),
             Arc::clone(&doorbells),
@@ -225,7 +230,7 @@ fn start(
         }
         if !sockets.is_empty() {
             let wanted = max_connections.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
-            let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most());
+            let bounds = udp::Bounds::new(idle_timeout, wanted, descriptors.most(), datagram_forwards);
             beside.spawn(udp::forward(sockets, Arc::clone(&shared), bounds, ended.clone())?);
         }
         // Of UDP nothing tells whether it takes anything.
@@ -240,6 +245,13 @@ fn start(
         files,
         threads: Some(threads),
     })
+}
+
+/// Of the ends of a link's connections.
+fn kind(places: &[ListenAt], to: &Target) -> Kind {
+    let listens = places.iter().any(|at| matches!(at, ListenAt::Unix(_)));
+    let leads = to.ways.iter().any(|way| matches!(way, Way::Unix(_)));
+    if listens || leads { Kind::Any } else { Kind::Tcp }
 }
 
 impl Threads {

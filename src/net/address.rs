@@ -269,8 +269,9 @@ fn interfaces() -> Vec<Interface> {
     .collect()
 }
 
-/// Connecting a UDP socket sends nothing: it only has the kernel choose a route and a source.
-fn source_towards(to: SocketAddr) -> Option<IpAddr> {
+/// The address that packets to `to` would come from; its own, where it is this machine's. Connecting a UDP socket sends
+/// nothing: it only has the kernel choose a route and a source.
+pub fn source_towards(to: SocketAddr) -> Option<IpAddr> {
     let any =
         if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind((any, 0)).ok()?;

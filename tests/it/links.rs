@@ -604,3 +604,8 @@ fn short_of_descriptors_the_link_waits_without_a_spin_and_recovers() {
     bounded(&waiting);
     waiting.read_exact(&mut [0]).expect("served at last");
 }
+
+/// In a network of this test's own.
+fn without_ipv6() {
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("the network is ours");
+}

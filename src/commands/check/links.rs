@@ -113,7 +113,7 @@ impl Look {
         for (place, one) in found.into_iter().enumerate() {
             let known = match () {
                 () if is_datagrams => Some(Seen::NotTried),
-                () if self.forward.is_where_it_listens(&one.address) => {
+                () if self.forward.is_where_it_listens(&one) => {
                     Some(Seen::Failed("is where this link itself listens".to_owned()))
                 }
                 () => None,

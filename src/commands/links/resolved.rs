@@ -40,7 +40,7 @@ fn indented(forward: &Forward, way: &Way, found: &[Found], is_first: &mut bool) 
     let rows: Vec<_> = found
         .iter()
         .map(|one| {
-            let turn = if forward.is_where_it_listens(&one.address) {
+            let turn = if forward.is_where_it_listens(one) {
                 "this link itself"
             } else {
                 match forward.to.balance {

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
+const ATTEMPT: Duration = Duration::from_secs(3);
 
 fn picker(balance: Balance, offers: &[(u16, u32, u32)]) -> Picker<u16> {
-    let mut picker = Picker::new(balance);
+    let mut picker = Picker::new(balance, ATTEMPT);
     picker.learn(offers.iter().map(|&(address, group, weight)| Offer { address, group, weight }));
     picker
 }
@@ -70,6 +71,18 @@ fn a_failure_sets_aside_for_a_time_that_doubles_and_a_success_ends_it() {
     assert_eq!(first.pick(now + MS, &[], idle), Some(1));
     first.failed(&1, now, now);
     assert_eq!(first.pick(now + MS * 100, &[], idle), Some(1));
+}
+
+#[test]
+fn nobody_else_finds_out_while_an_attempt_that_does_may_take() {
+    let mut first = picker(Balance::First, &[(1, 0, 0), (2, 0, 0)]);
+    let now = Instant::now();
+    first.failed(&1, now, now);
+    let again = now + MS * 100;
+    assert_eq!(first.pick(again, &[], idle), Some(1));
+    assert_eq!(first.pick(again + ATTEMPT - MS, &[], idle), Some(2));
+    // It may have been given up by its client.
+    assert_eq!(first.pick(again + ATTEMPT, &[], idle), Some(1));
 }
 
 #[test]

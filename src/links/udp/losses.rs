@@ -53,7 +53,7 @@ impl Forwarder {
     pub(super) fn works(&self) {
         let Shared { source, to, .. } = &*self.shared;
         if self.shared.works_again() {
-            info!("{source}: {to} answers again");
+            info!("{source}: {to} takes datagrams again");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! keeps a datagram. The rest of `udp`'s forwarder calls it.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::Forwarder;
 use super::sessions::{Client, Id};
 use crate::links::counters::Use;
 use crate::links::endpoint::Endpoint;
+use crate::links::own::leads_back;
 use crate::links::shared::Guest;
 
 /// A session that was silent for this long is moved when its sources have changed.
@@ -87,8 +88,7 @@ impl Forwarder {
                 Ok(length) => {
                     self.shared.counters.moved(length, 0);
                     if session.standing == Standing::Untried && now.duration_since(session.chosen) >= PROOF {
-                        session.standing = Standing::There;
-                        self.shared.upstream.answered(&session.to);
+                        self.is_there(id);
                     }
                     return self.sessions.touch(id, now);
                 }
@@ -162,22 +162,18 @@ impl Forwarder {
         let socket = Socket::new_raw(Domain::for_address(*to), kind, Some(Protocol::UDP))?;
         socket.connect(&(*to).into())?;
         let socket = UdpSocket::from(socket);
-        let local = socket.local_addr()?;
-        if local == *to {
+        if socket.local_addr()? == *to {
             // The kernel gave it the very port that nobody has: it would answer itself.
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let is_here = local.ip() == to.ip() || to.ip().is_loopback();
-        let is_own =
-            |own: &SocketAddr| own == to || own.ip().is_unspecified() && own.port() == to.port() && is_here;
-        if self.own.iter().any(is_own) {
+        if leads_back(*to, &self.own) {
             return Err(io::Error::other("this link itself listens there"));
         }
         Ok(socket)
     }
 
-    /// The upstream answers.
-    pub(super) fn answered(&mut self, id: Id) {
+    /// The upstream answers, or takes what it gets without a word.
+    pub(super) fn is_there(&mut self, id: Id) {
         let Self { sessions, shared, refused, .. } = self;
         let Some((_, session)) = sessions.get(id) else { return };
         if session.standing != Standing::There {
@@ -208,8 +204,7 @@ impl Forwarder {
 
 /// It says nothing about the other end.
 fn is_ours(error: &io::Error) -> bool {
-    let short =
-        [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EADDRNOTAVAIL, Errno::EAGAIN];
+    let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EAGAIN];
     error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
 }
 

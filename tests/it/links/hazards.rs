@@ -1,10 +1,18 @@
 //! What goes wrong in relays that look right: urgent bytes, resets with bytes under way, a crowd at the very end, streams
 //! beside somebody who only has a word to say.
 
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ensign::config::UnixSocket;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
 use super::*;
+use crate::support::namespace::ran_inside;
 use crate::support::wait;
 
 /// TCP's urgent byte ends a read before it, with more to come after it.
@@ -142,4 +150,80 @@ fn streams_leave_turns_to_somebody_with_a_word_to_say() {
     streams.into_iter().for_each(|stream| stream.join().expect("a stream"));
     // Each word is a few turns of six streams: some milliseconds, be the machine as busy as it likes.
     assert!(took < WORDS * Duration::from_millis(150), "{took:?}");
+}
+
+/// One that listens at every address has all of this machine's: a connection to any of them would come back to it, and
+/// take descriptors until none is left for anybody.
+#[test]
+fn a_link_at_every_address_connects_to_none_of_them() {
+    if ran_inside(a_link_at_every_address_connects_to_none_of_them) {
+        return;
+    }
+    let added = Command::new("ip").args(["addr", "add", "10.9.9.9/32", "dev", "lo"]).status();
+    assert!(added.expect("ip is installed").success());
+    for (listen, to) in [
+        ("0.0.0.0", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.9"),
+        ("0.0.0.0", "10.9.9.9"),
+        ("[::]", "[::1]"),
+        ("127.0.0.1", "0.0.0.0"),
+    ] {
+        let port = free_port();
+        let link = link(&format!("{listen}:{port}"), format!("{to}:{port}").parse().expect("an address"));
+        let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+        let links = links::open(&plan, Names::new().resolver()).expect("open");
+        let host = if listen == "[::]" { "[::1]" } else { "127.0.0.1" };
+        let mut client = connect(format!("{host}:{port}").parse().expect("an address"));
+        assert!(is_reset(read_end(&mut client)), "{listen} to {to}");
+        assert_eq!(links.opened[0].counters.accepted.load(Ordering::Relaxed), 1, "{listen} to {to}");
+    }
+}
+
+/// Where IPv6 is switched off, a name has an address all the same that no socket can be connected to.
+#[test]
+fn an_address_of_a_family_that_is_switched_off_is_one_that_fails() {
+    if ran_inside(an_address_of_a_family_that_is_switched_off_is_one_that_fails) {
+        return;
+    }
+    without_ipv6();
+    let (listener, to) = listen();
+    let names = Names::new();
+    names.say(&format!("2001:db8::1 db\n{} db\n", to.ip()));
+    let mut link = link("127.0.0.1:0", to);
+    link.to = vec![Upstream::HostPort(HostPort { host: "db".to_owned(), port: to.port() })];
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let links = links::open(&plan, names.resolver()).expect("open");
+    let address = address_of(&links, 0);
+    let client = connect(address);
+    drop((accept(&listener), client, listener));
+    // Whichever of the two is tried first, nobody waits for it as for descriptors.
+    for _ in 0..4 {
+        let mut client = connect(address);
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        assert!(is_reset(read_end(&mut client)));
+    }
+}
+
+/// Of a Unix socket a read ends after a message with descriptors, and what comes behind it is told of with it.
+#[test]
+fn what_follows_descriptors_over_a_unix_socket_arrives() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [at, to] = ["link.sock", "server.sock"].map(|name| folder.path().join(name));
+    let listener = UnixListener::bind(&to).expect("bind");
+    let mut link = link("127.0.0.1:0", SocketAddr::from(([127, 0, 0, 1], 9)));
+    link.listen = Listen::At(vec![ListenAt::Unix(UnixSocket { path: at.clone(), mode: 0o600, owner: None })]);
+    link.to = vec![Upstream::Unix(to)];
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let _links = links::open(&plan, Names::new().resolver()).expect("open");
+    // Both are there before the link looks: it has not accepted anybody yet.
+    let mut client = UnixStream::connect(&at).expect("connect");
+    let (descriptors, first) = ([client.as_raw_fd()], [IoSlice::new(b"1")]);
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(client.as_raw_fd(), &first, &rights, MsgFlags::empty(), None).expect("sent");
+    client.write_all(b" and the rest").expect("write");
+    let (mut server, _) = listener.accept().expect("accept");
+    server.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    let mut heard = [0; 14];
+    server.read_exact(&mut heard).expect("all of it");
+    assert_eq!(&heard, b"1 and the rest");
 }

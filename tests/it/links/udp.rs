@@ -12,6 +12,7 @@ use ensign::net::resolve::Instance;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::support::lane::{LINK, Lane};
 use crate::support::namespace::ran_inside;
 use crate::support::wait;
 
@@ -397,4 +398,73 @@ fn an_open_session_does_not_hold_up_the_end() {
     let begun = Instant::now();
     links.finish(DEADLINE);
     assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_address_of_a_family_that_is_switched_off_is_passed_by() {
+    if ran_inside(an_address_of_a_family_that_is_switched_off_is_passed_by) {
+        return;
+    }
+    without_ipv6();
+    let server = Server::start("127.0.0.1:0", Answer::Same);
+    let nowhere = format!("[2001:db8::1]:{}", server.address.port()).parse().expect("an address");
+    let (_links, address) = open_link(&udp(vec![at("127.0.0.1:0")], &[nowhere, server.address]));
+    let clients: Vec<_> = (0..10).map(|_| client(address)).collect();
+    for client in &clients {
+        client.send(b"first").expect("send");
+        assert_eq!(try_answer(client).as_deref(), Some(&b"first"[..]), "not one is lost");
+    }
+    assert_eq!(sessions(server.address).len(), clients.len(), "and nobody has lost a session");
+}
+
+/// A flood that comes while the sources are asked: what waits and what does not is all of one session.
+#[test]
+fn a_client_that_floods_during_a_look_up_has_one_session() {
+    if ran_inside(a_client_that_floods_during_a_look_up_has_one_session) {
+        return;
+    }
+    let server = Server::start("127.0.2.1:0", Answer::Same);
+    let mut names_server =
+        dns::NameServer::saying("127.0.0.1:53".parse().expect("an address"), "127.0.2.1 n0.test\n");
+    let names = Names::new();
+    std::fs::write(names.0.path().join("resolv.conf"), "nameserver 127.0.0.1\n").expect("write");
+    let mut link = udp(vec![at("127.0.0.1:0")], &[]);
+    link.to = vec![Upstream::HostPort(HostPort { host: "n0.test".to_owned(), port: server.address.port() })];
+    let (_links, address) = open_by(&link, &names);
+    assert_eq!(ask(&client(address), b"?"), b"?");
+    names_server.freeze();
+    // The next datagram finds the last answer too old.
+    wait::be_late(Duration::from_millis(1_100));
+    let flooding = client(address);
+    for n in 0..200_u8 {
+        flooding.send(&[n]).expect("send");
+    }
+    let answers: Vec<_> = (0..200).map(|_| try_answer(&flooding).expect("an answer")).collect();
+    assert_eq!(answers, (0..200_u8).map(|n| vec![n]).collect::<Vec<_>>());
+    assert_eq!(sessions(server.address).len(), 2);
+}
+
+/// A collector of statistics or of logs never says a word.
+#[test]
+fn an_upstream_that_never_answers_is_back_when_it_refuses_nothing_any_more() {
+    if ran_inside(an_upstream_that_never_answers_is_back_when_it_refuses_nothing_any_more) {
+        return;
+    }
+    let there = UdpSocket::bind("127.0.1.1:0").expect("bind");
+    let to = there.local_addr().expect("bound");
+    drop(there);
+    let lane = Lane::start(&format!("listen = '127.0.0.1:7000/udp'\nto = '{to}'\n"), "");
+    let client = client(LINK);
+    for round in 1..=2 {
+        wait::until_true("the refusals to be told", || {
+            client.send(b"lost").expect("send");
+            lane.logged("datagrams are dropped") == round
+        });
+        let there = UdpSocket::bind(to).expect("bind");
+        wait::until_true("it to be told that it is back", || {
+            client.send(b"taken").expect("send");
+            lane.logged("takes datagrams again") == round
+        });
+        drop(there);
+    }
 }

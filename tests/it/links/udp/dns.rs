@@ -3,12 +3,15 @@
 use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::*;
 
 const NAMES: u16 = 3_000;
 
 /// A dnsmasq that knows `n0.test` to `n2999.test`; its answers tell which server it is and which name was asked for.
-struct NameServer {
+pub struct NameServer {
     at: SocketAddr,
     child: Child,
     _folder: tempfile::TempDir,
@@ -16,12 +19,17 @@ struct NameServer {
 
 impl NameServer {
     fn start(at: SocketAddr, number: u8) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
         let mut hosts = String::new();
         for n in 0..NAMES {
             let ip = address_of_name(number, n);
             writeln!(hosts, "{}.{}.{}.{} n{n}.test", ip[0], ip[1], ip[2], ip[3]).expect("to memory");
         }
+        Self::saying(at, &hosts)
+    }
+
+    /// What this hosts file says, `n0.test` in it.
+    pub fn saying(at: SocketAddr, hosts: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("hosts");
         std::fs::write(&file, hosts).expect("write");
         let child = Command::new("dnsmasq")
@@ -46,6 +54,12 @@ impl NameServer {
             client.send(&question(1, 0)).is_ok() && try_answer(&client).is_some()
         });
         server
+    }
+
+    /// It takes questions, and answers none.
+    pub fn freeze(&mut self) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("a pid"));
+        kill(pid, Signal::SIGSTOP).expect("it is our child");
     }
 
     fn stop(mut self) -> SocketAddr {
