@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use super::docker_env::alias_of;
 use super::endpoint::Endpoint;
@@ -18,7 +18,7 @@ use super::picker::Offer;
 use super::plan::{Peer, Way};
 use crate::config::{DnsName, HostPort};
 use crate::net::gateway;
-use crate::net::resolve::{Hosts, Instance, ResolveError, Resolver};
+use crate::net::resolve::{Answer, Hosts, Instance, ResolveError, Resolver};
 
 /// How long a fresh answer is worth waiting for when an older one is at hand.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -65,6 +65,8 @@ struct Known {
     hosts_of: HashMap<String, Vec<IpAddr>>,
     /// A look-up is under way since then.
     asking: Option<Instant>,
+    /// What was looked up last need not be looked up again before then.
+    fresh_until: Option<Instant>,
 }
 
 /// Why a source has no addresses, or no new ones.
@@ -120,7 +122,9 @@ impl Source {
         let (asking, resolver) = (Asking(Arc::clone(self)), Arc::clone(resolver));
         tokio::spawn(async move {
             let answer = asking.0.look_up(&resolver).await;
-            asking.0.take(answer.map(in_order));
+            let until = answer.as_ref().ok().map(|answer| answer.until);
+            asking.0.take(answer.map(|answer| in_order(answer.found)));
+            asking.0.lock().fresh_until = until;
         });
     }
 
@@ -129,7 +133,7 @@ impl Source {
     pub(super) async fn settle(&self) {
         let asking = self.lock().asking;
         if let Some(since) = asking {
-            let _late = timeout_at(since + PATIENCE, self.settled()).await;
+            let _late = timeout_at((since + PATIENCE).into(), self.settled()).await;
         }
     }
 
@@ -159,9 +163,9 @@ impl Source {
             Way::Peer(peer) => self.peer(peer, resolver.hosts()),
             Way::Host(to) => match resolver.listed(&to.host) {
                 Some(found) => self.take(Ok(at_port(&found, to.port))),
-                None => return Glance::TakesTime,
+                None => return self.last_look_up(),
             },
-            Way::Srv(_) => return Glance::TakesTime,
+            Way::Srv(_) => return self.last_look_up(),
             Way::Registry(name) => return self.registry(name),
             Way::Gateway(port) => self.gateway(*port),
             Way::Unix(path) => self.take(Ok(offers([Endpoint::Unix(path.as_path().into())]))),
@@ -169,19 +173,33 @@ impl Source {
         Glance::Enough
     }
 
-    async fn look_up(&self, resolver: &Arc<Resolver>) -> Result<Vec<Offer<Endpoint>>, SourceError> {
+    fn last_look_up(&self) -> Glance {
+        match self.lock().fresh_until {
+            Some(until) if Instant::now() < until => Glance::Enough,
+            Some(_) | None => Glance::TakesTime,
+        }
+    }
+
+    async fn look_up(&self, resolver: &Arc<Resolver>) -> Result<Answer<Offer<Endpoint>>, SourceError> {
         match &self.way {
-            Way::Host(HostPort { host, port }) => Ok(at_port(&resolver.lookup(host).await?, *port)),
+            Way::Host(HostPort { host, port }) => {
+                let answer = resolver.answer(host).await?;
+                Ok(Answer { found: at_port(&answer.found, *port), until: answer.until })
+            }
             Way::Srv(name) => self.locate(resolver.instances(name).await?, resolver).await,
             Way::Registry(name) => {
                 let instances = self.announced().await?;
                 if instances.is_empty() {
                     return Err(SourceError::Nobody { name: name.as_str().to_owned() });
                 }
-                self.locate(instances.iter().map(|one| (one.clone(), Vec::new())).collect(), resolver).await
+                let found = instances.iter().map(|one| (one.clone(), Vec::new())).collect();
+                // Whoever comes or goes is told.
+                self.locate(Answer { found, until: Instant::now() }, resolver).await
             }
             // These are at hand.
-            Way::Peer(_) | Way::Gateway(_) | Way::Unix(_) => Ok(self.offers().to_vec()),
+            Way::Peer(_) | Way::Gateway(_) | Way::Unix(_) => {
+                Ok(Answer { found: self.offers().to_vec(), until: Instant::now() })
+            }
         }
     }
 
@@ -189,21 +207,23 @@ impl Source {
     /// that has none is left out; with no address at all, the first error counts.
     async fn locate(
         &self,
-        instances: Vec<(Instance, Vec<IpAddr>)>,
+        instances: Answer<(Instance, Vec<IpAddr>)>,
         resolver: &Arc<Resolver>,
-    ) -> Result<Vec<Offer<Endpoint>>, SourceError> {
+    ) -> Result<Answer<Offer<Endpoint>>, SourceError> {
         let mut looking = JoinSet::new();
-        let mut instances: Vec<_> = instances.into_iter().take(MOST).collect();
+        let mut until = instances.until;
+        let mut instances: Vec<_> = instances.found.into_iter().take(MOST).collect();
         for (instance, addresses) in &mut instances {
             if !addresses.is_empty() {
                 continue;
             }
             match resolver.listed(&instance.host) {
-                Some(listed) => *addresses = listed,
+                // The file may say something else any time.
+                Some(listed) => (*addresses, until) = (listed, Instant::now()),
                 None => {
                     let (host, resolver) = (instance.host.clone(), Arc::clone(resolver));
                     looking.spawn(async move {
-                        let answer = resolver.lookup(&host).await;
+                        let answer = resolver.answer(&host).await;
                         (host, answer)
                     });
                 }
@@ -215,8 +235,12 @@ impl Source {
             // A panic has been reported where it happened; the host is then one that was not found.
             let Ok((host, answer)) = ended else { continue };
             let addresses = match answer {
-                Ok(addresses) => addresses,
+                Ok(answer) => {
+                    until = until.min(answer.until);
+                    answer.found
+                }
                 Err(error) => {
+                    until = Instant::now();
                     let is_answer = matches!(error, ResolveError::NotFound { .. });
                     first_error.get_or_insert(error);
                     let kept = self.lock().hosts_of.get(&host).cloned();
@@ -236,14 +260,14 @@ impl Source {
         self.lock().hosts_of = found;
         match first_error {
             Some(error) if offers.is_empty() => Err(error.into()),
-            Some(_) | None => Ok(offers),
+            Some(_) | None => Ok(Answer { found: offers, until }),
         }
     }
 
     fn take(&self, answer: Result<Vec<Offer<Endpoint>>, SourceError>) {
         let mut known = self.lock();
         // Whoever was announced when a look-up began: the next look goes by who is announced then.
-        known.instances = None;
+        (known.instances, known.fresh_until) = (None, None);
         let (offers, error) = match answer {
             Ok(offers) => (offers, None),
             // Nobody could be asked.

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod dns;
 mod hosts;
@@ -38,6 +38,15 @@ pub struct Instance {
     pub priority: u16,
     /// The share among those of one priority.
     pub weight: u16,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// Never empty.
+    pub found: Vec<T>,
+    /// It need not be asked for again before then. A file's must be: it is read whenever it has changed.
+    pub until: Instant,
 }
 
 /// Why a name has no address.
@@ -78,20 +87,26 @@ impl Resolver {
         (!listed.is_empty()).then(|| v4_first(listed))
     }
 
-    /// What the SRV records of `name` say, never empty: each instance, with the addresses that came along with the
-    /// answer, if any. The hosts file has no say in this.
-    pub async fn instances(&self, name: &str) -> Result<Vec<(Instance, Vec<IpAddr>)>, ResolveError> {
+    /// What the SRV records of `name` say: each instance, with the addresses that came along with the answer, if any.
+    /// The hosts file has no say in this.
+    pub async fn instances(&self, name: &str) -> Result<Answer<(Instance, Vec<IpAddr>)>, ResolveError> {
         Box::pin(self.dns.instances(name)).await
     }
 
     /// The addresses of `host`, IPv4 first, never empty: a literal (no brackets) is itself, `localhost` is loopback
     /// whatever the files say, the hosts file goes before DNS.
     pub async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        if let Some(listed) = self.listed(host) {
-            return Ok(listed);
+        self.answer(host).await.map(|answer| answer.found)
+    }
+
+    /// As [`lookup`](Self::lookup), with the time that the answer is good for.
+    pub async fn answer(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        if let Some(found) = self.listed(host) {
+            return Ok(Answer { found, until: Instant::now() });
         }
         // A future of its own on the heap: hickory's is large, and whoever waits here should stay small.
-        Box::pin(self.dns.lookup(host)).await.map(v4_first)
+        let answer = Box::pin(self.dns.lookup(host)).await?;
+        Ok(Answer { found: v4_first(answer.found), ..answer })
     }
 }
 

@@ -42,6 +42,12 @@ impl Names {
         std::fs::write(self.hosts(), text).expect("write the hosts file");
     }
 
+    /// A name server somewhere, at port 53.
+    fn ask(&self, server: SocketAddr) {
+        std::fs::write(self.0.path().join("resolv.conf"), format!("nameserver {}\n", server.ip()))
+            .expect("write");
+    }
+
     fn resolver(&self) -> Resolver {
         Resolver::with_files(self.hosts(), self.0.path().join("resolv.conf"))
     }

@@ -14,7 +14,7 @@ use hickory_resolver::proto::rr::{RData, Record};
 use hickory_resolver::system_conf::parse_resolv_conf;
 
 use super::watched::Watched;
-use super::{DNS_LIMIT, Instance, ResolveError};
+use super::{Answer, DNS_LIMIT, Instance, ResolveError};
 
 /// One attempt on one server takes no longer than this, whatever resolv.conf allows.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -47,15 +47,22 @@ impl Dns {
     }
 
     /// The A and AAAA records of `host`; not empty.
-    pub(super) async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        self.ask(host, async |resolver| Ok(resolver.lookup_ip(host).await?.iter().collect())).await
+    pub(super) async fn lookup(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        self.ask(host, async |resolver| {
+            let answer = resolver.lookup_ip(host).await?;
+            Ok(Answer { found: answer.iter().collect(), until: answer.valid_until() })
+        })
+        .await
     }
 
     /// The SRV records of `name`, each with what the answer says of its target's addresses; not empty.
-    pub(super) async fn instances(&self, name: &str) -> Result<Vec<(Instance, Vec<IpAddr>)>, ResolveError> {
+    pub(super) async fn instances(
+        &self,
+        name: &str,
+    ) -> Result<Answer<(Instance, Vec<IpAddr>)>, ResolveError> {
         self.ask(name, async |resolver| {
-            let found = resolver.srv_lookup(name).await?;
-            Ok(located(found.answers(), found.additionals()))
+            let answer = resolver.srv_lookup(name).await?;
+            Ok(Answer { found: located(answer.answers(), answer.additionals()), until: answer.valid_until() })
         })
         .await
     }
@@ -64,8 +71,8 @@ impl Dns {
     async fn ask<T>(
         &self,
         name: &str,
-        question: impl AsyncFnOnce(&TokioResolver) -> Result<Vec<T>, NetError>,
-    ) -> Result<Vec<T>, ResolveError> {
+        question: impl AsyncFnOnce(&TokioResolver) -> Result<Answer<T>, NetError>,
+    ) -> Result<Answer<T>, ResolveError> {
         let failed = |reason: String| ResolveError::Failed { name: name.to_owned(), reason };
         let resolver = self.conf.get(|bytes| build(bytes, self.port));
         let Ok(resolver) = resolver.as_ref() else {
@@ -75,8 +82,8 @@ impl Dns {
             return Err(failed("no answer from DNS".to_owned()));
         };
         match answer {
-            Ok(found) if found.is_empty() => Err(ResolveError::NotFound { name: name.to_owned() }),
-            Ok(found) => Ok(found),
+            Ok(answer) if answer.found.is_empty() => Err(ResolveError::NotFound { name: name.to_owned() }),
+            Ok(answer) => Ok(answer),
             Err(error) if error.is_no_records_found() => {
                 Err(ResolveError::NotFound { name: name.to_owned() })
             }
@@ -182,8 +189,8 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
     }
 
-    fn texts(found: Result<Vec<IpAddr>, ResolveError>) -> Vec<String> {
-        found.expect("an answer").iter().map(ToString::to_string).collect()
+    fn texts(answer: Result<Answer<IpAddr>, ResolveError>) -> Vec<String> {
+        answer.expect("an answer").found.iter().map(ToString::to_string).collect()
     }
 
     #[test]

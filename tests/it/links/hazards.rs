@@ -1,6 +1,7 @@
 //! What goes wrong in relays that look right: urgent bytes, resets with bytes under way, a crowd at the very end, streams
 //! beside somebody who only has a word to say.
 
+use std::fs::DirEntry;
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ensign::config::UnixSocket;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
+use super::udp::dns::NameServer;
 use super::*;
 use crate::support::namespace::ran_inside;
 use crate::support::wait;
@@ -226,4 +228,46 @@ fn what_follows_descriptors_over_a_unix_socket_arrives() {
     let mut heard = [0; 14];
     server.read_exact(&mut heard).expect("all of it");
     assert_eq!(&heard, b"1 and the rest");
+}
+
+/// How often the thread for what takes time has woken up.
+fn wake_ups() -> u64 {
+    let threads = std::fs::read_dir("/proc/self/task").expect("our threads").flatten();
+    let file = |thread: &DirEntry, name: &str| {
+        std::fs::read_to_string(thread.path().join(name)).expect("a thread of ours")
+    };
+    let thread = threads.into_iter().find(|thread| file(thread, "comm") == "links\n").expect("it is there");
+    let status = file(&thread, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("a line of it").trim().parse().expect("a number")
+}
+
+#[test]
+fn connections_to_a_name_wake_nobody_up_while_its_last_answer_is_good() {
+    if ran_inside(connections_to_a_name_wake_nobody_up_while_its_last_answer_is_good) {
+        return;
+    }
+    let (listener, to) = listen();
+    echo(listener);
+    let at = "127.0.0.1:53".parse().expect("an address");
+    let _names_server = NameServer::saying(at, &format!("{} n0.test\n", to.ip()), 60);
+    let names = Names::new();
+    names.ask(at);
+    let mut link = link("127.0.0.1:0", to);
+    link.to = vec![Upstream::HostPort(HostPort { host: "n0.test".to_owned(), port: to.port() })];
+    let plan = plan_links(&EnvLinks::None, [("web", &link)], []);
+    let links = links::open(&plan, names.resolver()).expect("open");
+    let said = |n: u32| {
+        let mut client = connect(address_of(&links, 0));
+        client.write_all(&n.to_be_bytes()).expect("write");
+        let mut heard = [0; 4];
+        client.read_exact(&mut heard).expect("an answer");
+        assert_eq!(heard, n.to_be_bytes());
+    };
+    said(0);
+    let before = wake_ups();
+    (1..=200).for_each(said);
+    let woken = wake_ups() - before;
+    // It is asked again after some seconds, if that takes so long.
+    assert!(woken < 100, "{woken} times for 200 connections");
 }

@@ -16,7 +16,7 @@ use crate::support::lane::{LINK, Lane};
 use crate::support::namespace::ran_inside;
 use crate::support::wait;
 
-mod dns;
+pub mod dns;
 
 /// As long as a lost datagram may keep a test that then sends it again.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -424,15 +424,15 @@ fn a_client_that_floods_during_a_look_up_has_one_session() {
         return;
     }
     let server = Server::start("127.0.2.1:0", Answer::Same);
-    let mut names_server =
-        dns::NameServer::saying("127.0.0.1:53".parse().expect("an address"), "127.0.2.1 n0.test\n");
+    let name_server = "127.0.0.1:53".parse().expect("an address");
     let names = Names::new();
-    std::fs::write(names.0.path().join("resolv.conf"), "nameserver 127.0.0.1\n").expect("write");
+    names.ask(name_server);
+    let mut name_server = dns::NameServer::saying(name_server, "127.0.2.1 n0.test\n", 0);
     let mut link = udp(vec![at("127.0.0.1:0")], &[]);
     link.to = vec![Upstream::HostPort(HostPort { host: "n0.test".to_owned(), port: server.address.port() })];
     let (_links, address) = open_by(&link, &names);
     assert_eq!(ask(&client(address), b"?"), b"?");
-    names_server.freeze();
+    name_server.freeze();
     // The next datagram finds the last answer too old.
     wait::be_late(Duration::from_millis(1_100));
     let flooding = client(address);

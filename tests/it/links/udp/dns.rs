@@ -24,11 +24,11 @@ impl NameServer {
             let ip = address_of_name(number, n);
             writeln!(hosts, "{}.{}.{}.{} n{n}.test", ip[0], ip[1], ip[2], ip[3]).expect("to memory");
         }
-        Self::saying(at, &hosts)
+        Self::saying(at, &hosts, 0)
     }
 
-    /// What this hosts file says, `n0.test` in it.
-    pub fn saying(at: SocketAddr, hosts: &str) -> Self {
+    /// What this hosts file says, `n0.test` in it, good for so many seconds.
+    pub fn saying(at: SocketAddr, hosts: &str, ttl: u32) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("hosts");
         std::fs::write(&file, hosts).expect("write");
@@ -43,6 +43,7 @@ impl NameServer {
             .args(["--bind-interfaces", "--user=root", "--cache-size=10000", "--log-facility=/dev/null"])
             .arg(format!("--listen-address={}", at.ip()))
             .arg(format!("--port={}", at.port()))
+            .arg(format!("--local-ttl={ttl}"))
             .arg(format!("--addn-hosts={}", file.display()))
             .stdin(Stdio::null())
             .spawn()
