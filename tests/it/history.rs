@@ -40,13 +40,13 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// What was wrong with this schedule, for a person to read.
-fn play(seed: u64, size: Size) -> Result<(), String> {
+fn play(seed: u64, api: Api, size: Size) -> Result<(), String> {
     let schedule = schedule::schedule(seed, size);
-    let mut stage = Stage::new(size);
+    let mut stage = Stage::new(api, size);
     stage.play(&schedule);
     let (timeline, logs) = stage.end();
     let violations = checker::check(&timeline, limits(size));
-    let mut told = format!("\n===== schedule {seed}, size {size:?}\n{timeline}\n");
+    let mut told = format!("\n===== schedule {seed}, {api:?}, size {size:?}\n{timeline}\n");
     for (name, log) in logs {
         told += &format!("{name} says\n{log}\n");
     }
@@ -95,7 +95,14 @@ fn play_all(test: &str, plan: &Plan, play: impl Fn(u64) -> Result<(), String> + 
 #[test]
 fn schedules_with_one_etcd_leave_no_record_wrong() {
     if !skip::without(Need::Namespaces) {
-        play_all("schedules_with_one", &WITH_ONE, |seed| play(seed, Size::One));
+        play_all("schedules_with_one_etcd_leave", &WITH_ONE, |seed| play(seed, Api::V3, Size::One));
+    }
+}
+
+#[test]
+fn schedules_with_one_etcd_v2_leave_no_record_wrong() {
+    if !skip::without(Need::Namespaces) {
+        play_all("schedules_with_one_etcd_v2", &WITH_ONE, |seed| play(seed, Api::V2, Size::One));
     }
 }
 
@@ -104,7 +111,7 @@ fn schedules_with_one_etcd_leave_no_record_wrong() {
 fn schedules_with_three_etcds_leave_no_record_wrong() {
     if namespace::is_inside() {
         let seed = number("ENSIGN_SEED").expect("the one that began this said so");
-        return play(seed, Size::Three).unwrap_or_else(|why| panic!("{why}"));
+        return play(seed, Api::V3, Size::Three).unwrap_or_else(|why| panic!("{why}"));
     }
     if skip::without(Need::Namespaces) {
         return;
@@ -125,7 +132,7 @@ fn a_liar_that_announces_a_crash_loop_is_found_out() {
     if skip::without(Need::Namespaces) {
         return;
     }
-    let mut stage = Stage::new(Size::One);
+    let mut stage = Stage::new(Api::V3, Size::One);
     stage.act(Act::Start(Who::A, Conflict::Take, Health::Well));
     let value = stage.value(Who::A).to_owned();
     wait::until_true("the record", || {

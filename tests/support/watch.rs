@@ -93,7 +93,7 @@ pub struct Change {
     pub value: Option<String>,
     /// What all members call it by.
     pub revision: u64,
-    /// 0 where there is none, as in all of v2.
+    /// 0 where it stays for ever. Of v2, which has no leases, 1 where its time will be up.
     pub lease: u64,
 }
 
@@ -213,7 +213,7 @@ fn change_v2(node: &Value, at: Instant) -> Option<Change> {
         key: node["key"].as_str()?.to_owned(),
         value: node["value"].as_str().map(str::to_owned),
         revision: number(&node["modifiedIndex"]),
-        lease: 0,
+        lease: u64::from(node["expiration"].is_string()),
     })
 }
 

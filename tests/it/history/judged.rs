@@ -28,7 +28,7 @@ fn a(deeds: &[(u64, Deed)]) -> Life {
 }
 
 /// Up to 20 s. Each write has a lease of its own.
-fn judged(lives: Vec<Life>, quorum: &[(u64, Quorum)], changes: &[(u64, &str)]) -> Vec<Kind> {
+fn timeline(lives: Vec<Life>, quorum: &[(u64, Quorum)], changes: &[(u64, &str)]) -> Timeline {
     let change = |(lease, (ms, value)): (u64, &(u64, &str))| Change {
         at: at(*ms),
         revision: lease,
@@ -37,7 +37,11 @@ fn judged(lives: Vec<Life>, quorum: &[(u64, Quorum)], changes: &[(u64, &str)]) -
     };
     let changes = (1..).zip(changes).map(change).collect();
     let quorum = quorum.iter().map(|(ms, what)| (when(*ms), *what)).collect();
-    let timeline = Timeline { lives, quorum, changes, end: at(20_000), ..Timeline::default() };
+    Timeline { lives, quorum, changes, end: at(20_000), ..Timeline::default() }
+}
+
+fn judged(lives: Vec<Life>, quorum: &[(u64, Quorum)], changes: &[(u64, &str)]) -> Vec<Kind> {
+    let timeline = timeline(lives, quorum, changes);
     let kinds: Vec<Kind> = check(&timeline, LIMITS).into_iter().map(|violation| violation.kind).collect();
     println!("{timeline}{kinds:?}");
     kinds
@@ -176,4 +180,20 @@ fn a_value_that_nobody_has_and_a_record_without_a_lease_are_told() {
         Timeline { lives: vec![a(&[])], changes: vec![change], end: at(1000), ..Timeline::default() };
     let kinds: Vec<Kind> = check(&timeline, LIMITS).into_iter().map(|violation| violation.kind).collect();
     assert_eq!(kinds, [Kind::ForEver]);
+}
+
+/// As v2 does it: the one goes, and the other comes.
+#[test]
+fn a_takeover_by_way_of_an_end_is_one_all_the_same() {
+    let judged = |conflict, gap: u64, changes: &[(u64, &str)]| {
+        let b = life("b", conflict, &[(3000, Deed::Started)]);
+        let changes = [&[(200, "a"), (3500, GONE), (3500 + gap, "b")], changes].concat();
+        let timeline = Timeline { takeover: Some(at(500)), ..timeline(vec![a(&[]), b], &[], &changes) };
+        check(&timeline, LIMITS).into_iter().map(|violation| violation.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(Conflict::Take, 10, &[]), []);
+    assert_eq!(judged(Conflict::Wait, 10, &[]), [Kind::Taken]);
+    assert_eq!(judged(Conflict::Take, 600, &[]), [Kind::Robbed]);
+    let back_again = [(7000, GONE), (7010, "a")];
+    assert_eq!(judged(Conflict::Take, 10, &back_again), [Kind::Taken]);
 }

@@ -27,6 +27,9 @@ const CHECK: &str = "every = \"150ms\"\ntimeout = \"1s\"\ngrace = \"0s\"\nrise =
 /// How long a run lives in a crash loop: it is healthy by then, and not trusted yet.
 const LOOP: &str = "0.3";
 
+/// How long the key may be nobody's meanwhile, in v2.
+const TAKEOVER: Duration = ms(500);
+
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
@@ -64,6 +67,7 @@ pub struct Stage {
     began: Instant,
     /// The network of this stage's programs, below 127.0.0.0/8.
     net: [u8; 2],
+    api: Api,
     size: Size,
     etcds: Etcds,
     /// Members that run, and the one that is cut off from the others.
@@ -77,7 +81,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(size: Size) -> Self {
+    pub fn new(api: Api, size: Size) -> Self {
         static STAGES: AtomicU8 = AtomicU8::new(0);
         let process = u8::try_from(std::process::id() % 200).expect("below 200");
         let net = [process + 20, STAGES.fetch_add(1, Ordering::Relaxed)];
@@ -87,6 +91,7 @@ impl Stage {
         Self {
             began,
             net,
+            api,
             size,
             running: (0..etcds.addresses().len()).collect(),
             isolated: None,
@@ -119,11 +124,15 @@ impl Stage {
         wait::be_late(limits.answer + limits.slack * 2);
         self.history.until_complete();
         // Of whatever key: nobody has another one.
-        let changes = self.history.all(Api::V3).into_iter().map(|change| {
+        let changes = self.history.all(self.api).into_iter().map(|change| {
             let watch::Change { at, revision, value, lease, .. } = change;
             Change { at: at - self.began, revision, value, lease }
         });
         self.timeline.changes = changes.collect();
+        self.timeline.takeover = match self.api {
+            Api::V3 => None,
+            Api::V2 => Some(TAKEOVER),
+        };
         self.timeline.end = self.began.elapsed();
         for player in std::mem::take(&mut self.leaving) {
             let ended = player.service.running.wait();
@@ -286,7 +295,7 @@ impl Stage {
         let mut members = self.etcds.addresses();
         let first = usize::from(number) % members.len();
         members.rotate_left(first);
-        let registry = registry_of(Api::V3, &members);
+        let registry = registry_of(self.api, &members);
         format!("shell = {shell:?}\n{COMMON}{check}{announce}{registry}")
     }
 }

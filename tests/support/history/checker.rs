@@ -113,8 +113,8 @@ impl Checker<'_> {
     fn writes(&self) -> Vec<Violation> {
         let mut found = vec![];
         let mut before: Option<&str> = None;
-        let mut announced: Vec<&str> = vec![];
-        for Change { at, value, lease, .. } in &self.timeline.changes {
+        for change in &self.timeline.changes {
+            let Change { at, value, lease, .. } = change;
             let standing = std::mem::replace(&mut before, value.as_deref());
             let Some(value) = value.as_deref() else { continue };
             let mut tell = |kind, what| found.push(Violation { kind, at: *at, what });
@@ -140,25 +140,38 @@ impl Checker<'_> {
                 };
                 tell(kind, format!("{} is announced, and is {why}", life.name));
             }
-            if let Some(rival) = standing.filter(|standing| *standing != value) {
+            if let Some(rival) = standing.filter(|standing| *standing != value)
+                && let Some(wrong) = self.wrong_to_take(life, change)
+            {
                 let rival = self.timeline.name_of(rival);
-                if life.conflict == Conflict::Wait {
-                    tell(Kind::Taken, format!("{} takes the place of {rival} and was to wait", life.name));
-                } else if announced.contains(&value) {
-                    tell(
-                        Kind::Taken,
-                        format!("{} takes the place of {rival}, not for the first time", life.name),
-                    );
-                }
-            }
-            // Whose answer was lost may not know of it.
-            let answer = self.limits.answer;
-            let asked = bounds(life).map_or(*at, |(started, _)| at.saturating_sub(answer).max(started.from));
-            if self.able(life).hold(asked, *at + answer) {
-                announced.push(value);
+                tell(Kind::Taken, format!("{} takes the place of {rival}{wrong}", life.name));
             }
         }
         found
+    }
+
+    /// Why `life` must not take another's place with this write.
+    fn wrong_to_take(&self, life: &Life, write: &Change) -> Option<&'static str> {
+        if life.conflict == Conflict::Wait {
+            return Some(" and was to wait");
+        }
+        let mut earlier = self.timeline.changes.iter().take_while(|change| change.revision < write.revision);
+        let knows_of = |at: At| {
+            // Whose answer was lost may not know of it.
+            let answer = self.limits.answer;
+            let asked = bounds(life).map_or(at, |(started, _)| at.saturating_sub(answer).max(started.from));
+            self.able(life).hold(asked, at + answer)
+        };
+        let has_announced =
+            earlier.any(|change| change.value.as_deref() == Some(&life.value) && knows_of(change.at));
+        has_announced.then_some(", not for the first time")
+    }
+
+    /// Who has the key next, where it is taken over by way of an end.
+    fn taker(&self, gone: &Change) -> Option<(&Life, &Change)> {
+        let write = self.timeline.changes.iter().find(|next| next.revision > gone.revision)?;
+        let taker = self.timeline.owner(write.value.as_deref()?)?;
+        (write.at - gone.at <= self.timeline.takeover?).then_some((taker, write))
     }
 
     /// Records of those that were not fit.
@@ -217,10 +230,21 @@ impl Checker<'_> {
             // A lease ends no sooner than its TTL after it was renewed, and it was no later than it was first used.
             let younger = to < from + self.limits.ttl.saturating_sub(self.limits.slack);
             let since = to.saturating_sub(if younger { self.limits.at_once() } else { self.limits.by_ttl() });
-            if self.surely(life).within(&self.able(life)).hold(since, to) {
-                let what = format!("the record of {} went, and nothing was wrong with it", life.name);
-                found.push(Violation { kind: Kind::Robbed, at: to, what });
+            if !self.surely(life).within(&self.able(life)).hold(since, to) {
+                continue;
             }
+            let (kind, what) = match self.taker(next).filter(|(taker, _)| taker.value != life.value) {
+                None => {
+                    (Kind::Robbed, format!("the record of {} went, and nothing was wrong with it", life.name))
+                }
+                Some((taker, write)) => match self.wrong_to_take(taker, write) {
+                    None => continue,
+                    Some(wrong) => {
+                        (Kind::Taken, format!("{} takes the place of {}{wrong}", taker.name, life.name))
+                    }
+                },
+            };
+            found.push(Violation { kind, at: to, what });
         }
         found
     }

@@ -72,6 +72,8 @@ pub struct Timeline {
     /// What else a person may want to know.
     pub notes: Vec<(When, String)>,
     pub changes: Vec<Change>,
+    /// A key that is taken over is nobody's for so long at the most; where there is none, not for a moment.
+    pub takeover: Option<At>,
     /// When the last look was taken.
     pub end: At,
 }
