@@ -50,6 +50,29 @@ pub enum Error {
     Endpoint { endpoint: String, reason: String },
 }
 
+impl Error {
+    /// What is wrong with the endpoint that answered so, where another one may answer all the same.
+    pub(super) fn of_endpoint(&self) -> Option<String> {
+        match self {
+            Self::NotEtcd { reason, .. } => Some(format!("it does not answer like etcd: {reason}")),
+            Self::V2Off { .. } => {
+                Some("it does not serve the v2 API: start it with `--enable-v2=true`".to_owned())
+            }
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Login { .. }
+            | Self::Nobody { .. }
+            | Self::CommonName { .. }
+            | Self::Denied { .. }
+            | Self::LoginOrDenied { .. }
+            | Self::File { .. }
+            | Self::Contended { .. }
+            | Self::Folder { .. }
+            | Self::Endpoint { .. } => None,
+        }
+    }
+}
+
 /// What one endpoint did instead of answering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

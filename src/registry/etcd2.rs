@@ -117,25 +117,20 @@ impl Client {
             // In a task of its own: when we are dropped, the request runs to its end (a second at most) with the
             // traces in hand, and the withdrawal that waits for them knows what became of it.
             let sent = tokio::spawn(async move {
-                let reply = tour.send_once(&ask).await;
-                let made = match &reply {
-                    Ok(Some(reply)) => Some(verdict(reply)),
-                    Ok(None) | Err(_) => None,
-                };
+                let made = tour.send_once(&ask, verdict).await;
                 match &made {
-                    Some(Ok(Verdict::Done(done))) => traces[place] = done.node.trace(),
-                    Some(Ok(Verdict::Refused { .. })) => traces[place] = otherwise,
-                    Some(Err(_)) | None => {}
+                    Ok(Some(Verdict::Done(done))) => traces[place] = done.node.trace(),
+                    Ok(Some(Verdict::Refused(_))) => traces[place] = otherwise,
+                    Ok(None) | Err(_) => {}
                 }
-                (tour, traces, reply.map(|reply| reply.zip(made)))
+                (tour, traces, made)
             });
-            let answer;
-            (tour, traces, answer) = sent.await.expect("the task neither panics nor is cancelled");
-            let Some((reply, made)) = answer? else { continue };
+            let made;
+            (tour, traces, made) = sent.await.expect("the task neither panics nor is cancelled");
             match made? {
-                Verdict::Done(done) => return Ok((tour, traces, held(&done.node))),
-                Verdict::Refused { code: KEY_EXISTS, .. } => {}
-                Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+                Some(Verdict::Done(done)) => return Ok((tour, traces, held(&done.node))),
+                None | Some(Verdict::Refused(Refusal { code: KEY_EXISTS, .. })) => {}
+                Some(Verdict::Refused(refusal)) => return Err(refusal.into()),
             }
         }
         Err(Error::Contended { key })
@@ -194,8 +189,7 @@ impl Client {
             let ttl = ("ttl", whole_seconds(claim.ttl()).to_string());
             let exists = ("prevExist", "true".to_owned());
             let is_ours = ("prevIndex", modified.to_string());
-            let reply = tour.send(&put(&key, &[text, ttl, exists, is_ours])).await?;
-            match verdict(&reply)? {
+            match tour.send(&put(&key, &[text, ttl, exists, is_ours]), verdict).await? {
                 Verdict::Done(done) => {
                     *trace = done.node.trace();
                     let ttl = done.node.left().unwrap_or(claim.ttl());
@@ -205,14 +199,14 @@ impl Client {
                         (false, _) => moved = true,
                     }
                 }
-                Verdict::Refused { code: KEY_NOT_FOUND, .. } => return Ok(Renewal::Lost),
-                Verdict::Refused { code: COMPARE_FAILED, .. } => match get(tour, &key).await?.node {
+                Verdict::Refused(Refusal { code: KEY_NOT_FOUND, .. }) => return Ok(Renewal::Lost),
+                Verdict::Refused(Refusal { code: COMPARE_FAILED, .. }) => match get(tour, &key).await?.node {
                     None => return Ok(Renewal::Lost),
                     // Ours, only further on: a heartbeat whose answer was lost.
                     Some(node) if node.created_index == created => *trace = node.trace(),
                     Some(node) => return Ok(taken_by(&node)),
                 },
-                Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+                Verdict::Refused(refusal) => return Err(refusal.into()),
             }
         }
         Err(Error::Contended { key })
@@ -265,12 +259,11 @@ impl Client {
     /// What lies at `key` itself; nothing where that is a folder.
     pub async fn at(&self, key: &str) -> Result<Option<Listed>, Error> {
         let path = format!("{}?quorum=true", path(key));
-        let reply = self.endpoints.tour().send(&Ask { method: Method::GET, path, body: None }).await?;
-        match verdict(&reply)? {
+        match self.endpoints.tour().send(&Ask { method: Method::GET, path, body: None }, verdict).await? {
             Verdict::Done(done) if done.node.dir => Ok(None),
             Verdict::Done(done) => Ok(done.listed(&self.prefix).pop()),
-            Verdict::Refused { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. } => Ok(None),
-            Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+            Verdict::Refused(Refusal { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. }) => Ok(None),
+            Verdict::Refused(refusal) => Err(refusal.into()),
         }
     }
 
@@ -296,15 +289,15 @@ impl Client {
     /// What lies below `folder`, and where the store stood.
     async fn list_at(&self, tour: &mut Tour, folder: &str) -> Result<(Vec<Listed>, u64), Error> {
         let path = format!("{}?recursive=true&quorum=true", path(folder));
-        let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
-        let index = index(&reply);
-        let mut listed = match verdict(&reply)? {
+        let ask = Ask { method: Method::GET, path, body: None };
+        let (verdict, index) = tour.send(&ask, verdict_and_index).await?;
+        let mut listed = match verdict {
             Verdict::Done(done) => done.listed(&self.prefix),
-            Verdict::Refused { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. } => return Ok((Vec::new(), index?)),
-            Verdict::Refused { message, .. } => return Err(refused(&reply, message)),
+            Verdict::Refused(Refusal { code: KEY_NOT_FOUND | NOT_A_FOLDER, .. }) => Vec::new(),
+            Verdict::Refused(refusal) => return Err(refusal.into()),
         };
         listed.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok((listed, index?))
+        Ok((listed, index))
     }
 }
 
@@ -329,26 +322,16 @@ struct There {
 async fn get(tour: &mut Tour, key: &str) -> Result<There, Error> {
     // A plain GET is answered from a member's own, perhaps old, copy.
     let path = format!("{}?quorum=true", path(key));
-    let reply = tour.send(&Ask { method: Method::GET, path, body: None }).await?;
-    let index = index(&reply);
-    match verdict(&reply)? {
-        Verdict::Done(done) if done.node.dir => Err(refused(
-            &reply,
-            format!("`{key}` is a folder: it is part of a longer name that is announced"),
-        )),
-        Verdict::Done(done) => Ok(There { node: Some(done.node), index: index? }),
-        Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(There { node: None, index: index? }),
-        Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+    let ask = Ask { method: Method::GET, path, body: None };
+    match tour.send(&ask, verdict_and_index).await? {
+        (Verdict::Done(done), _) if done.node.dir => Err(Error::Refused {
+            endpoint: tour.endpoint(),
+            message: format!("`{key}` is a folder: it is part of a longer name that is announced"),
+        }),
+        (Verdict::Done(done), index) => Ok(There { node: Some(done.node), index }),
+        (Verdict::Refused(Refusal { code: KEY_NOT_FOUND, .. }), index) => Ok(There { node: None, index }),
+        (Verdict::Refused(refusal), _) => Err(refusal.into()),
     }
-}
-
-/// Where the store stood.
-fn index(reply: &Reply) -> Result<u64, Error> {
-    let index = reply.headers.get("x-etcd-index").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    index.ok_or_else(|| Error::NotEtcd {
-        endpoint: reply.endpoint.clone(),
-        reason: "no `X-Etcd-Index` in its answer".to_owned(),
-    })
 }
 
 enum Deleted {
@@ -360,12 +343,11 @@ enum Deleted {
 
 async fn delete(tour: &mut Tour, key: &str, condition: &[(&str, String)]) -> Result<Deleted, Error> {
     let path = format!("{}?{}", path(key), encode(condition));
-    let reply = tour.send(&Ask { method: Method::DELETE, path, body: None }).await?;
-    match verdict(&reply)? {
+    match tour.send(&Ask { method: Method::DELETE, path, body: None }, verdict).await? {
         Verdict::Done(_) => Ok(Deleted::Yes),
-        Verdict::Refused { code: KEY_NOT_FOUND, .. } => Ok(Deleted::Gone),
-        Verdict::Refused { code: COMPARE_FAILED, .. } => Ok(Deleted::Changed),
-        Verdict::Refused { message, .. } => Err(refused(&reply, message)),
+        Verdict::Refused(Refusal { code: KEY_NOT_FOUND, .. }) => Ok(Deleted::Gone),
+        Verdict::Refused(Refusal { code: COMPARE_FAILED, .. }) => Ok(Deleted::Changed),
+        Verdict::Refused(refusal) => Err(refusal.into()),
     }
 }
 
@@ -392,7 +374,19 @@ fn is_plain(byte: u8) -> bool {
 /// What etcd made of a request.
 enum Verdict {
     Done(Done),
-    Refused { code: u64, message: String },
+    Refused(Refusal),
+}
+
+struct Refusal {
+    endpoint: String,
+    code: u64,
+    message: String,
+}
+
+impl From<Refusal> for Error {
+    fn from(Refusal { endpoint, message, .. }: Refusal) -> Self {
+        Self::Refused { endpoint, message }
+    }
 }
 
 fn verdict(reply: &Reply) -> Result<Verdict, Error> {
@@ -400,19 +394,31 @@ fn verdict(reply: &Reply) -> Result<Verdict, Error> {
     if reply.status.is_success() {
         return serde_json::from_str(&reply.body).map(Verdict::Done).map_err(|e| strange(e.to_string()));
     }
-    match serde_json::from_str::<Refusal>(&reply.body) {
-        Ok(Refusal { code: UNAUTHORIZED, .. }) => {
-            Err(Error::LoginOrDenied { endpoint: reply.endpoint.clone(), key: reply.key().to_owned() })
+    let endpoint = reply.endpoint.clone();
+    match serde_json::from_str::<Failed>(&reply.body) {
+        Ok(Failed { code: UNAUTHORIZED, .. }) => {
+            Err(Error::LoginOrDenied { endpoint, key: reply.key().to_owned() })
         }
-        Ok(Refusal { code, message, cause }) if cause.is_empty() => Ok(Verdict::Refused { code, message }),
-        Ok(Refusal { code, message, cause }) => {
-            Ok(Verdict::Refused { code, message: format!("{message} ({cause})") })
+        Ok(Failed { code, message, cause }) => {
+            let said = if cause.is_empty() { message } else { format!("{message} ({cause})") };
+            Ok(Verdict::Refused(Refusal { endpoint, code, message: said.to_lowercase() }))
         }
         Err(_) if reply.status.as_u16() == 404 && reply.body.trim() == "404 page not found" => {
-            Err(Error::V2Off { endpoint: reply.endpoint.clone() })
+            Err(Error::V2Off { endpoint })
         }
         Err(_) => Err(strange(format!("status {} without an error code", reply.status.as_u16()))),
     }
+}
+
+/// As `verdict`, and where the store stood.
+fn verdict_and_index(reply: &Reply) -> Result<(Verdict, u64), Error> {
+    let verdict = verdict(reply)?;
+    let index = reply.headers.get("x-etcd-index").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let strange = || Error::NotEtcd {
+        endpoint: reply.endpoint.clone(),
+        reason: "no `X-Etcd-Index` in its answer".to_owned(),
+    };
+    Ok((verdict, index.ok_or_else(strange)?))
 }
 
 impl Reply {
@@ -421,10 +427,6 @@ impl Reply {
         let path = self.path.strip_prefix("/v2/keys").unwrap_or(&self.path);
         path.split('?').next().unwrap_or(path)
     }
-}
-
-fn refused(reply: &Reply, message: String) -> Error {
-    Error::Refused { endpoint: reply.endpoint.clone(), message: message.to_lowercase() }
 }
 
 // etcd's answers; what is zero or empty is left out.
@@ -479,7 +481,7 @@ impl Node {
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct Failed {
     #[serde(rename = "errorCode")]
     code: u64,
     message: String,

@@ -84,8 +84,8 @@ impl Client {
         // Place by place the revision last seen, 0 for "absent"; none where a rival's record stays.
         let mut seen = vec![Some(zero()); claim.records().len()];
         for _ in 0..ROUNDS {
-            let answer: Txn =
-                accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &seen)).await?, &self.key(claim))?;
+            let said = call(tour, "/v3/kv/txn", &self.exchange(claim, &seen)).await?;
+            let answer: Txn = accepted(said, &self.key(claim))?;
             if answer.succeeded {
                 let all = seen.iter().all(Option::is_some);
                 return Ok(if all { Registration::Held { ttl } } else { Registration::Taken });
@@ -162,8 +162,8 @@ impl Client {
         let stale: Vec<Option<String>> = found.iter().map(stale).collect();
         let is_stale = stale.iter().any(Option::is_some);
         if is_stale {
-            let answer: Txn =
-                accepted(call(tour, "/v3/kv/txn", &self.exchange(claim, &stale)).await?, &self.key(claim))?;
+            let said = call(tour, "/v3/kv/txn", &self.exchange(claim, &stale)).await?;
+            let answer: Txn = accepted(said, &self.key(claim))?;
             if !answer.succeeded {
                 return Err(self.contended(claim));
             }
@@ -178,13 +178,9 @@ impl Client {
     pub async fn withdraw(&self, claim: &Claim) -> Result<(), Error> {
         let mut tour = self.endpoints.tour();
         let ask = json!({"ID": claim.token().to_string()});
-        let answer = call(&mut tour, "/v3/lease/revoke", &ask).await?;
-        match verdict::<Value>(&answer)? {
-            Verdict::Done(_) => Ok(()),
-            Verdict::Refused { code: NOT_FOUND, .. } => Ok(()),
-            Verdict::Refused { code, message } => {
-                Err(refused(answer.endpoint, &self.key(claim), code, message))
-            }
+        match call::<Value>(&mut tour, "/v3/lease/revoke", &ask).await? {
+            Verdict::Done(_) | Verdict::Refused(Refusal { code: NOT_FOUND, .. }) => Ok(()),
+            Verdict::Refused(refusal) => Err(refused(refusal, &self.key(claim))),
         }
     }
 }
@@ -287,16 +283,15 @@ impl Known {
 
 async fn grant(tour: &mut Tour, claim: &Claim) -> Result<Duration, Error> {
     let ask = json!({"ID": claim.token().to_string(), "TTL": whole_seconds(claim.ttl()).to_string()});
-    let answer = call(tour, "/v3/lease/grant", &ask).await?;
-    let gone = |endpoint| Error::Refused { endpoint, message: "the lease is gone already".to_owned() };
-    match verdict::<Granted>(&answer)? {
-        Verdict::Done(granted) => seconds(&granted.ttl).ok_or_else(|| gone(answer.endpoint)),
+    let granted = match call::<Granted>(tour, "/v3/lease/grant", &ask).await? {
+        Verdict::Done(granted) => seconds(&granted.ttl),
         // Nobody else has this ID: an earlier attempt of this very claim was carried out.
-        Verdict::Refused { code: FAILED_PRECONDITION, .. } => {
-            keepalive(tour, claim).await?.ok_or_else(|| gone(answer.endpoint))
-        }
-        Verdict::Refused { code, message } => Err(refused(answer.endpoint, "", code, message)),
-    }
+        Verdict::Refused(Refusal { code: FAILED_PRECONDITION, .. }) => keepalive(tour, claim).await?,
+        Verdict::Refused(refusal) => return Err(refused(refusal, "")),
+    };
+    let gone =
+        || Error::Refused { endpoint: tour.endpoint(), message: "the lease is gone already".to_owned() };
+    granted.ok_or_else(gone)
 }
 
 /// The time the lease has again; `None` when there is no such lease (any more).
@@ -306,8 +301,12 @@ async fn keepalive(tour: &mut Tour, claim: &Claim) -> Result<Option<Duration>, E
     Ok(seconds(&answer.result.ttl))
 }
 
-async fn call(tour: &mut Tour, path: &str, body: &Value) -> Result<Reply, Error> {
-    tour.send(&post(path, body)).await
+async fn call<T: for<'a> Deserialize<'a> + Send>(
+    tour: &mut Tour,
+    path: &str,
+    body: &Value,
+) -> Result<Verdict<T>, Error> {
+    tour.send(&post(path, body), verdict).await
 }
 
 fn post(path: &str, body: &Value) -> Ask {
@@ -317,7 +316,13 @@ fn post(path: &str, body: &Value) -> Ask {
 /// What etcd made of a request.
 enum Verdict<T> {
     Done(T),
-    Refused { code: i64, message: String },
+    Refused(Refusal),
+}
+
+struct Refusal {
+    endpoint: String,
+    code: i64,
+    message: String,
 }
 
 /// Goes by the gRPC code in the body: the HTTP status that goes with one differs between etcd's versions.
@@ -325,15 +330,16 @@ fn verdict<T: for<'a> Deserialize<'a>>(reply: &Reply) -> Result<Verdict<T>, Erro
     let strange = |reason: String| Error::NotEtcd { endpoint: reply.endpoint.clone(), reason };
     let value: Value = serde_json::from_str(&reply.body)
         .map_err(|_| strange(format!("status {} without JSON", reply.status.as_u16())))?;
+    let refused = |code: i64, said: &Value| {
+        let message = said.get("message").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
+        Ok(Verdict::Refused(Refusal { endpoint: reply.endpoint.clone(), code, message }))
+    };
     if let Some(code) = value.get("code").and_then(Value::as_i64) {
-        let message = value.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-        return Ok(Verdict::Refused { code, message: message.to_owned() });
+        return refused(code, &value);
     }
     // Errors of streaming calls have their own shape.
     if let Some(error) = value.get("error") {
-        let code = error.get("grpc_code").and_then(Value::as_i64).unwrap_or(-1);
-        let message = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-        return Ok(Verdict::Refused { code, message: message.to_owned() });
+        return refused(error.get("grpc_code").and_then(Value::as_i64).unwrap_or(-1), error);
     }
     if !reply.status.is_success() {
         return Err(strange(format!("status {}", reply.status.as_u16())));
@@ -342,14 +348,14 @@ fn verdict<T: for<'a> Deserialize<'a>>(reply: &Reply) -> Result<Verdict<T>, Erro
 }
 
 /// For calls of which no refusal is expected. `key` is what they are about, for people.
-fn accepted<T: for<'a> Deserialize<'a>>(reply: Reply, key: &str) -> Result<T, Error> {
-    match verdict(&reply)? {
+fn accepted<T>(verdict: Verdict<T>, key: &str) -> Result<T, Error> {
+    match verdict {
         Verdict::Done(answer) => Ok(answer),
-        Verdict::Refused { code, message } => Err(refused(reply.endpoint, key, code, message)),
+        Verdict::Refused(refusal) => Err(refused(refusal, key)),
     }
 }
 
-fn refused(endpoint: String, key: &str, code: i64, message: String) -> Error {
+fn refused(Refusal { endpoint, code, message }: Refusal, key: &str) -> Error {
     match code {
         PERMISSION_DENIED => Error::Denied { endpoint, key: key.to_owned() },
         INVALID_ARGUMENT if message.contains("user name is empty") => Error::Nobody { endpoint },

@@ -46,7 +46,7 @@ pub enum Body {
     Form(String),
 }
 
-/// An endpoint's answer, whatever it says. Server errors (5xx) never get this far.
+/// An endpoint's answer, to be read. One by which it only says that it is in trouble never gets this far.
 #[derive(Debug)]
 pub struct Reply {
     pub endpoint: String,

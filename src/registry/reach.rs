@@ -8,7 +8,7 @@ use hyper::Method;
 use hyper::header::DATE;
 use tokio::task::JoinSet;
 
-use super::http::{Ask, Endpoints};
+use super::http::{Ask, Endpoints, Reply};
 use super::skydns::Record;
 use super::{Error, Listed, Registry};
 use crate::config::{self, DnsName, HostPort, RegistryUrl};
@@ -84,8 +84,9 @@ async fn ask(
 /// By the date of an answer, which is in whole seconds.
 async fn ahead(endpoints: &Arc<Endpoints>) -> Option<i64> {
     let ask = Ask { method: Method::GET, path: "/version".to_owned(), body: None };
-    let reply = endpoints.tour().send(&ask).await.ok()?;
-    let theirs = httpdate::parse_http_date(reply.headers.get(DATE)?.to_str().ok()?).ok()?;
+    let dated = |reply: &Reply| Ok(reply.headers.get(DATE).cloned());
+    let date = endpoints.tour().send(&ask, dated).await.ok()??;
+    let theirs = httpdate::parse_http_date(date.to_str().ok()?).ok()?;
     let seconds = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok();
     Some(seconds(theirs)? - seconds(SystemTime::now())?)
 }

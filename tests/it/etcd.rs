@@ -12,7 +12,7 @@ use ensign::config::{self, RegistryUrl};
 use ensign::registry::{Claim, Error, Registration, Renewal};
 use serde_json::Value;
 
-use crate::support::etcd::{Etcd, Fate, Lossy, V2, connections, free_port, silent};
+use crate::support::etcd::{Etcd, Fate, Lossy, connections, free_port, silent};
 use crate::support::place::{
     KEY, LONG, Place, TTL, VALUE, claim, give_up_after, hosts, record, registry, until,
 };
@@ -255,6 +255,19 @@ async fn passes_by_a_dead_endpoint(place: Place) {
     assert_eq!(place.read(KEY), None);
 }
 
+/// It runs and answers, only not in this API.
+async fn passes_by_a_member_without_its_api(place: Place) {
+    let off = Etcd::start_with(&["--enable-grpc-gateway=false", "--enable-v2=false"]);
+    let addresses = [off.address(), place.etcd().address()];
+    assert_eq!(place.through(&addresses).list(None).await.expect("an empty list"), []);
+    let registry = place.through(&addresses);
+    let claim = claim(LONG);
+    registry.register(&claim, Take).await.expect("registered");
+    assert!(matches!(registry.renew(&claim).await, Ok(Renewal::Kept { .. })));
+    registry.withdraw(&claim).await.expect("withdrawn");
+    assert_eq!(place.read(KEY), None);
+}
+
 async fn a_frozen_endpoint_costs_one_short_wait(place: Place) {
     let frozen = silent();
     let addresses = [frozen.local_addr().expect("bound"), place.etcd().address()];
@@ -412,6 +425,7 @@ everywhere! {
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
         passes_by_a_dead_endpoint
+        passes_by_a_member_without_its_api
         a_frozen_endpoint_costs_one_short_wait
         a_withdrawal_goes_round_what_held_up_the_registration
         says_why_when_no_endpoint_answers
@@ -438,6 +452,7 @@ everywhere! {
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe
         passes_by_a_dead_endpoint
+        passes_by_a_member_without_its_api
         a_frozen_endpoint_costs_one_short_wait
         a_withdrawal_goes_round_what_held_up_the_registration
         says_why_when_no_endpoint_answers
@@ -494,7 +509,7 @@ async fn a_withdrawn_lease_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn v2_that_is_switched_off_is_told_from_an_absent_key() {
-    let etcd = Etcd::start_with(V2::Off);
+    let etcd = Etcd::start_with(&["--enable-v2=false"]);
     let registry = registry(RegistryUrl::Etcd2(hosts(&[etcd.address()])));
     let error = registry.register(&claim(LONG), Take).await.expect_err("the v2 API is off");
     assert!(matches!(error, Error::V2Off { .. }), "{error}");

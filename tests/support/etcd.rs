@@ -19,13 +19,6 @@ use super::certificates::Pair;
 use super::lan::Host;
 use super::{process, wait};
 
-/// Whether the v2 API is on; by default it is not.
-#[derive(Clone, Copy)]
-pub enum V2 {
-    On,
-    Off,
-}
-
 /// What a restart finds.
 #[derive(Clone, Copy, Debug)]
 pub enum Data {
@@ -46,7 +39,8 @@ pub struct Etcd {
     child: Child,
     client: SocketAddr,
     secure: Option<Secure>,
-    v2: V2,
+    /// Of the command line, after those that every etcd here has: the last word counts.
+    flags: Vec<String>,
     data: TempDir,
     /// Header lines of requests made by hand: root's, once there is one.
     headers: String,
@@ -99,25 +93,26 @@ pub const USER: &str = "ens";
 
 impl Etcd {
     pub fn start() -> Self {
-        Self::start_with(V2::On)
+        Self::start_with(&[])
     }
 
-    pub fn start_with(v2: V2) -> Self {
+    /// One with these flags as well. By itself etcd's v2 API would be off; here it takes a flag.
+    pub fn start_with(flags: &[&str]) -> Self {
         // Another process may take a free port before etcd does.
-        (0..5).find_map(|_| Self::try_start(free_port(), v2)).expect("etcd must start (its log is above)")
+        (0..5).find_map(|_| Self::try_start(free_port(), flags)).expect("etcd must start (its log is above)")
     }
 
     /// One at an address of the test's choice, where it can be started again whatever else is busy.
     pub fn start_at(client: SocketAddr) -> Self {
-        Self::try_start(client, V2::On).expect("etcd must start (its log is above)")
+        Self::try_start(client, &[]).expect("etcd must start (its log is above)")
     }
 
     /// One whose address the test itself can't reach, but a host with it can. It may take a moment to answer.
     pub fn start_on(host: &Host) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let (client, peer) = ((host.address, 2379).into(), (host.address, 2380).into());
-        let child = launch(host.command("etcd"), client, peer, None, V2::On, data.path());
-        Self { child, client, secure: None, v2: V2::On, data, headers: String::new() }
+        let child = launch(host.command("etcd"), client, peer, None, &[], data.path());
+        Self { child, client, secure: None, flags: Vec::new(), data, headers: String::new() }
     }
 
     /// One that speaks TLS at `secure.address`, beside its plain address.
@@ -127,7 +122,7 @@ impl Etcd {
             Secure { address: free_port(), server, clients_ca }
         };
         (0..5)
-            .find_map(|_| Self::try_start_with(free_port(), Some(secure()), V2::On))
+            .find_map(|_| Self::try_start_with(free_port(), Some(secure()), &[]))
             .expect("etcd must start (its log is above)")
     }
 
@@ -182,7 +177,7 @@ impl Etcd {
     pub fn wiped(self) -> Self {
         let client = self.client;
         drop(self);
-        Self::try_start(client, V2::On).expect("etcd must start again on its port")
+        Self::try_start(client, &[]).expect("etcd must start again on its port")
     }
 
     /// Kills it, as a power cut would.
@@ -197,21 +192,22 @@ impl Etcd {
             self.data = tempfile::tempdir().expect("a temporary folder");
         }
         let (secure, data) = (self.secure.as_ref(), self.data.path());
-        self.child = launch(Command::new("etcd"), self.client, free_port(), secure, self.v2, data);
+        self.child = launch(Command::new("etcd"), self.client, free_port(), secure, &self.flags, data);
         assert!(self.has_come_up(), "etcd must start again on its port");
         if !self.headers.is_empty() {
             self.log_in();
         }
     }
 
-    fn try_start(client: SocketAddr, v2: V2) -> Option<Self> {
-        Self::try_start_with(client, None, v2)
+    fn try_start(client: SocketAddr, flags: &[&str]) -> Option<Self> {
+        Self::try_start_with(client, None, flags)
     }
 
-    fn try_start_with(client: SocketAddr, secure: Option<Secure>, v2: V2) -> Option<Self> {
+    fn try_start_with(client: SocketAddr, secure: Option<Secure>, flags: &[&str]) -> Option<Self> {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let data = tempfile::tempdir().expect("a temporary folder");
-        let child = launch(Command::new("etcd"), client, free_port(), secure.as_ref(), v2, data.path());
-        let mut etcd = Self { child, client, secure, v2, data, headers: String::new() };
+        let child = launch(Command::new("etcd"), client, free_port(), secure.as_ref(), &flags, data.path());
+        let mut etcd = Self { child, client, secure, flags, data, headers: String::new() };
         etcd.has_come_up().then_some(etcd)
     }
 
@@ -259,7 +255,7 @@ fn launch(
     client: SocketAddr,
     peer: SocketAddr,
     secure: Option<&Secure>,
-    v2: V2,
+    flags: &[String],
     data: &Path,
 ) -> Child {
     let (mut client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
@@ -270,15 +266,12 @@ fn launch(
             etcd.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
         }
     }
-    let v2 = match v2 {
-        V2::On => "--enable-v2=true",
-        V2::Off => "--enable-v2=false",
-    };
-    etcd.args(["--name", "one", "--logger", "zap", "--log-level", "error", v2, "--data-dir"])
+    etcd.args(["--name", "one", "--logger", "zap", "--log-level", "error", "--enable-v2=true", "--data-dir"])
         .arg(data)
         .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
         .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
         .args(["--initial-cluster", &format!("one={peer_url}")])
+        .args(flags)
         .stdin(Stdio::null())
         .spawn()
         .unwrap_or_else(|e| panic!("these tests need a real etcd in PATH (Debian: etcd-server): {e}"))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use hyper::body::Incoming;
 
 use super::auth::{Pass, Trouble};
@@ -37,19 +38,24 @@ impl Tour {
         Self { endpoints, at, left, tried: Vec::new(), ended: false }
     }
 
-    /// Asks until an endpoint answers. Only for requests that may be carried out twice.
-    pub async fn send(&mut self, ask: &Ask) -> Result<Reply, Error> {
+    /// Asks until an endpoint answers, and gives what `read` makes of it. One whose answer is not to be read
+    /// ([`Error::of_endpoint`]) has failed. Only for requests that may be carried out twice.
+    pub async fn send<T: Send>(
+        &mut self,
+        ask: &Ask,
+        read: impl Fn(&Reply) -> Result<T, Error> + Sync,
+    ) -> Result<T, Error> {
         if self.left == 0 {
             return Err(self.unreachable());
         }
         let endpoints = Arc::clone(&self.endpoints);
-        let race = Race { endpoints: &endpoints, ask, is_won: AtomicBool::new(false) };
+        let race = Race { endpoints: &endpoints, ask, read: &read, is_won: AtomicBool::new(false) };
         match race.run(self.at, self.left).await {
-            Ok(Won { at, left, reply, failed }) => {
+            Ok(Won { at, left, said, failed }) => {
                 self.endpoints.prefer(at);
                 (self.at, self.left, self.ended) = (at, left, false);
                 self.tried.extend(failed);
-                Ok(reply)
+                Ok(said)
             }
             Err(Lost::Everywhere(failed)) => {
                 self.left = 0;
@@ -60,15 +66,20 @@ impl Tour {
         }
     }
 
-    /// Asks the present endpoint alone. `None`: it failed, the request may or may not have been carried out, and the next
-    /// endpoint has its turn (or this one again, by a new connection). Error: there is no endpoint left to ask.
-    pub async fn send_once(&mut self, ask: &Ask) -> Result<Option<Reply>, Error> {
+    /// As `send`, but asks the present endpoint alone. `None`: it failed, the request may or may not have been carried
+    /// out, and the next endpoint has its turn (or this one again, by a new connection). Error: there is no endpoint left
+    /// to ask.
+    pub async fn send_once<T: Send>(
+        &mut self,
+        ask: &Ask,
+        read: impl Fn(&Reply) -> Result<T, Error> + Sync,
+    ) -> Result<Option<T>, Error> {
         if self.left == 0 {
             return Err(self.unreachable());
         }
-        let race = Race { endpoints: &self.endpoints, ask, is_won: AtomicBool::new(false) };
+        let race = Race { endpoints: &self.endpoints, ask, read: &read, is_won: AtomicBool::new(false) };
         match race.ask(self.at).await {
-            Ok(reply) => Ok(Some(reply)),
+            Ok(said) => Ok(Some(said)),
             Err(Trouble::Fatal(error)) => Err(error),
             Err(Trouble::Ended(_)) if !self.ended => {
                 self.ended = true;
@@ -82,6 +93,11 @@ impl Tour {
                 Ok(None)
             }
         }
+    }
+
+    /// The present one, for people.
+    pub fn endpoint(&self) -> String {
+        self.endpoints.all[self.at].to_string()
     }
 
     fn unreachable(&mut self) -> Error {
@@ -116,17 +132,18 @@ impl Tour {
 }
 
 /// One request, and those that have been asked it.
-struct Race<'a> {
+struct Race<'a, T> {
     endpoints: &'a Endpoints,
     ask: &'a Ask,
+    read: &'a (dyn Fn(&Reply) -> Result<T, Error> + Sync),
     is_won: AtomicBool,
 }
 
-struct Won {
+struct Won<T> {
     at: usize,
     /// How many may still be asked another request, itself among them.
     left: usize,
-    reply: Reply,
+    said: T,
     failed: Vec<Failure>,
 }
 
@@ -135,11 +152,11 @@ enum Lost {
     Fatal(Error),
 }
 
-type Outcome = Result<Won, Lost>;
+type Outcome<T> = Result<Won<T>, Lost>;
 
-impl Race<'_> {
+impl<T: Send> Race<'_, T> {
     /// From `at` on, `left` endpoints at most.
-    fn run(&self, at: usize, left: usize) -> Pin<Box<dyn Future<Output = Outcome> + Send + '_>> {
+    fn run(&self, at: usize, left: usize) -> Pin<Box<dyn Future<Output = Outcome<T>> + Send + '_>> {
         Box::pin(async move {
             let mut here = pin!(self.run_at(at, left));
             if left == 1 {
@@ -168,16 +185,16 @@ impl Race<'_> {
         })
     }
 
-    async fn run_at(&self, at: usize, left: usize) -> Outcome {
-        let reply = match self.ask(at).await {
+    async fn run_at(&self, at: usize, left: usize) -> Outcome<T> {
+        let said = match self.ask(at).await {
             // A kept connection may have been closed just before: once more, by a new one.
             Err(Trouble::Ended(_)) => self.ask(at).await,
             answered => answered,
         };
-        match reply {
-            Ok(reply) => {
+        match said {
+            Ok(said) => {
                 self.is_won.store(true, Ordering::Relaxed);
-                Ok(Won { at, left, reply, failed: Vec::new() })
+                Ok(Won { at, left, said, failed: Vec::new() })
             }
             Err(Trouble::Ended(reason) | Trouble::Endpoint(reason)) => {
                 Err(Lost::Everywhere(vec![self.endpoints.failed(at, reason)]))
@@ -186,17 +203,30 @@ impl Race<'_> {
         }
     }
 
-    /// An endpoint's answer that is one to go by.
-    async fn ask(&self, at: usize) -> Result<Reply, Trouble> {
+    /// An endpoint's answer that is one to go by. One that answers wrongly is told for what it is where it is the only
+    /// one, and is one of those that failed where there are others to ask.
+    async fn ask(&self, at: usize) -> Result<T, Trouble> {
+        self.said(at).await.map_err(|trouble| match trouble {
+            Trouble::Fatal(error) if self.endpoints.all.len() > 1 => {
+                error.of_endpoint().map_or(Trouble::Fatal(error), Trouble::Endpoint)
+            }
+            Trouble::Fatal(_) | Trouble::Endpoint(_) | Trouble::Ended(_) => trouble,
+        })
+    }
+
+    async fn said(&self, at: usize) -> Result<T, Trouble> {
         let endpoint = &self.endpoints.all[at];
         let (status, headers, body) = self.answer(at, endpoint).await?;
         if reason::is_common_name(status, &body) {
             return Err(Trouble::Fatal(Error::CommonName { endpoint: endpoint.to_string() }));
         }
-        if status.is_server_error() {
+        // The latter is what a member that lags behind the others says.
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(Trouble::Endpoint(reason::complaint(status, &body)));
         }
-        Ok(Reply { endpoint: endpoint.to_string(), path: self.ask.path.clone(), status, headers, body })
+        let reply =
+            Reply { endpoint: endpoint.to_string(), path: self.ask.path.clone(), status, headers, body };
+        (self.read)(&reply).map_err(Trouble::Fatal)
     }
 
     /// The endpoint's answer, whatever it is, to a request that says who we are. One that only says that it does not
@@ -204,7 +234,13 @@ impl Race<'_> {
     async fn answer(&self, at: usize, endpoint: &Endpoint) -> Result<Answer, Trouble> {
         let Endpoints { clients, auth, .. } = self.endpoints;
         let client = clients.current().map_err(Trouble::Fatal)?;
-        let mut waiting = Waiting { race: self, at, since: Instant::now(), unanswered: None };
+        let mut waiting = Waiting {
+            endpoints: self.endpoints,
+            is_won: &self.is_won,
+            at,
+            since: Instant::now(),
+            unanswered: None,
+        };
         let pass = auth.pass(&client, endpoint, None).await?;
         let answer = waiting.with(&pass, exchange(&client, endpoint, self.ask, &pass)).await?;
         if !auth.is_stale(answer.0, &answer.2) {
@@ -218,7 +254,7 @@ impl Race<'_> {
     }
 }
 
-fn after(mut failed: Vec<Failure>, outcome: Outcome) -> Outcome {
+fn after<T>(mut failed: Vec<Failure>, outcome: Outcome<T>) -> Outcome<T> {
     match outcome {
         Ok(won) => {
             failed.extend(won.failed);
@@ -234,7 +270,8 @@ fn after(mut failed: Vec<Failure>, outcome: Outcome) -> Outcome {
 
 /// A request under way. When the caller drops the operation, this is the only one to see that an endpoint was slow.
 struct Waiting<'a> {
-    race: &'a Race<'a>,
+    endpoints: &'a Endpoints,
+    is_won: &'a AtomicBool,
     at: usize,
     since: Instant,
     /// What was shown with a request that has no answer yet.
@@ -257,10 +294,10 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // Where another one has answered meanwhile, that is preferred, and what was shown was good.
-        if self.since.elapsed() >= SLOW && !self.race.is_won.load(Ordering::Relaxed) {
-            self.race.endpoints.avoid(self.at);
+        if self.since.elapsed() >= SLOW && !self.is_won.load(Ordering::Relaxed) {
+            self.endpoints.avoid(self.at);
             if let Some(pass) = &self.unanswered {
-                self.race.endpoints.auth.doubt(pass);
+                self.endpoints.auth.doubt(pass);
             }
         }
     }

@@ -9,7 +9,7 @@ use ensign::config::{Conflict, DnsName};
 use ensign::registry::{Claim, Record};
 
 use super::{File, Told, url};
-use crate::support::etcd::{self, Etcd, V2};
+use crate::support::etcd::{self, Etcd};
 use crate::support::place::{KEY, LONG, Place, VALUE, record};
 
 const THEIRS: &str = r#"{"host":"192.0.2.9","port":8087}"#;
@@ -232,7 +232,7 @@ fn an_endpoint_that_does_not_answer_is_a_warning_and_all_of_them_an_error() {
 
 #[test]
 fn a_registry_that_is_none_of_the_kind_says_what_to_do() {
-    let etcd = Etcd::start_with(V2::Off);
+    let etcd = Etcd::start_with(&["--enable-v2=false"]);
     let told = file(&format!("etcd2://{}", etcd.address()), "").online();
     is_refused(&told, "the registry is out of reach");
     assert!(told.row(&etcd.address().to_string())[1].contains("does not serve the v2 API"), "{told:?}");

@@ -37,8 +37,12 @@ fn answer(status: &str, body: &str) -> HostPort {
 }
 
 fn endpoints(hosts: &[HostPort]) -> Result<Arc<Endpoints>, String> {
+    endpoints_for(hosts, None)
+}
+
+fn endpoints_for(hosts: &[HostPort], login: Option<config::Login>) -> Result<Arc<Endpoints>, String> {
     let url = config::RegistryUrl::Etcd3(hosts.to_vec());
-    let registry = config::Registry { url, prefix: String::new(), tls: None, login: None };
+    let registry = config::Registry { url, prefix: String::new(), tls: None, login };
     let resolver = Arc::new(Resolver::system());
     let endpoints = Endpoints::new(hosts, &registry, resolver, HeaderMap::new(), Scheme::Token);
     Ok(Arc::new(endpoints.map_err(|e| e.to_string())?))
@@ -50,7 +54,19 @@ async fn ask(hosts: &[HostPort]) -> Result<String, String> {
 
 async fn ask_again(endpoints: &Arc<Endpoints>) -> Result<String, String> {
     let ask = Ask { method: Method::GET, path: "/health".to_owned(), body: None };
-    endpoints.tour().send(&ask).await.map(|reply| reply.body).map_err(|e| e.to_string())
+    endpoints.tour().send(&ask, read).await.map_err(|e| e.to_string())
+}
+
+/// HTML is nothing to be read.
+fn read(reply: &Reply) -> Result<String, Error> {
+    if reply.body.starts_with('<') {
+        return Err(Error::NotEtcd { endpoint: reply.endpoint.clone(), reason: "HTML".to_owned() });
+    }
+    Ok(reply.body.clone())
+}
+
+fn website() -> HostPort {
+    answer("200 OK", "<p>Welcome to nginx!")
 }
 
 #[tokio::test]
@@ -59,6 +75,29 @@ async fn a_member_in_trouble_is_passed_by() {
     assert_eq!(ask(&hosts).await, Ok("fine".to_owned()));
     let error = ask(&hosts[..1]).await.expect_err("there is no other");
     assert!(error.ends_with(": no leader (status 503)"), "{error}");
+}
+
+#[tokio::test]
+async fn one_that_answers_wrongly_or_lags_is_passed_by_and_told_of() {
+    let busy = || answer("429 Too Many Requests", r#"{"code":8,"message":"etcdserver: too many requests"}"#);
+    assert_eq!(ask(&[website(), busy(), answer("200 OK", "fine")]).await, Ok("fine".to_owned()));
+    let both = ask(&[website(), busy()]).await.expect_err("there is no other");
+    assert!(both.contains("it does not answer like etcd: HTML; "), "{both}");
+    assert!(both.ends_with(": etcdserver: too many requests (status 429)"), "{both}");
+    let alone = ask(&[website()]).await.expect_err("there is no other");
+    assert!(alone.ends_with(" does not answer like etcd: HTML") && !alone.contains("no endpoint"), "{alone}");
+}
+
+#[tokio::test]
+async fn one_that_gives_no_token_is_passed_by() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "geheim").expect("written");
+    let login = config::Login { user: "ens".to_owned(), password_file };
+    // The answer of the second is one to a login, and to whatever else it is asked.
+    let hosts = [website(), answer("200 OK", r#"{"token":"fine"}"#)];
+    let endpoints = endpoints_for(&hosts, Some(login)).expect("endpoints");
+    assert_eq!(ask_again(&endpoints).await, Ok(r#"{"token":"fine"}"#.to_owned()));
 }
 
 #[tokio::test]
@@ -104,7 +143,7 @@ async fn a_silent_one_costs_a_quarter_of_a_second_once() {
 #[tokio::test]
 async fn a_slow_ones_answer_counts_where_no_other_has_one() {
     let slow = || late("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow".to_owned(), Some(SLOW * 2));
-    for other in [late(String::new(), NEVER), answer("503 Service Unavailable", "no leader")] {
+    for other in [late(String::new(), NEVER), answer("503 Service Unavailable", "no leader"), website()] {
         assert_eq!(ask(&[slow(), other]).await, Ok("slow".to_owned()));
     }
 }
