@@ -125,6 +125,8 @@ impl Auth {
             Scheme::Basic => status == StatusCode::UNAUTHORIZED,
             Scheme::Token => match said(body) {
                 (UNAUTHENTICATED, _) => true,
+                // Of a JWT; etcd 3.5.0, 3.5.1 and some before them have no code for it.
+                (_, message) if message.contains("auth: revision in header is old") => true,
                 (INVALID_ARGUMENT, message) => {
                     message.contains("user name is empty") || message.contains("auth store is old")
                 }
@@ -313,6 +315,11 @@ mod tests {
         assert!(stale(400, r#"{"code":3,"message":"etcdserver: user name is empty"}"#));
         assert!(stale(400, r#"{"code":3,"message":"etcdserver: revision of auth store is old"}"#));
         assert!(stale(401, r#"{"error":{"grpc_code":16,"message":"etcdserver: invalid auth token"}}"#));
+        // A JWT, as 3.5.1 says it once a user has been added.
+        assert!(stale(
+            500,
+            r#"{"error":"auth: revision in header is old","code":2,"message":"auth: revision in header is old"}"#
+        ));
         assert!(!stale(403, r#"{"code":7,"message":"etcdserver: permission denied"}"#));
         assert!(!stale(400, r#"{"code":3,"message":"etcdserver: key is not provided"}"#));
         assert!(!stale(200, r#"{"code":16}"#));
