@@ -144,8 +144,9 @@ impl World {
             Action::Renew { service, claim, request } => {
                 self.registrar.renew(&mut self.tasks, service, claim, request);
             }
-            Action::Withdraw { service, claim, request } => {
-                self.registrar.withdraw(&mut self.tasks, service, claim, request);
+            // There is one at a time.
+            Action::Withdraw { service, claim: _, request } => {
+                self.registrar.withdraw(&mut self.tasks, service, request);
             }
             Action::TurnAway => self.links.turn_away(),
             Action::Sweep(signal) => self.sweep(signal),

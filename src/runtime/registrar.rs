@@ -26,11 +26,20 @@ pub struct Registrar {
 #[derive(Debug)]
 struct Shared {
     registry: Registry,
-    /// The latest claim of each service: a withdrawal needs what the registration has left in it.
-    claims: RefCell<HashMap<ServiceId, (ClaimId, Arc<Claim>)>>,
+    claims: RefCell<HashMap<ServiceId, Claimed>>,
     errors: RefCell<HashMap<ServiceId, String>>,
     /// Held by a heartbeat: those that come at the same time use one connection, one after the other.
     beat: Mutex<()>,
+}
+
+/// What a service claims.
+#[derive(Debug)]
+struct Claimed {
+    id: ClaimId,
+    /// The latest: a withdrawal needs what the registration has left in it.
+    claim: Arc<Claim>,
+    /// It, and the one before it where that was lost: some of whose records may stand until this one is held.
+    standing: Vec<Arc<Claim>>,
 }
 
 /// Why nothing was asked of the registry, or what it answered instead.
@@ -70,7 +79,10 @@ impl Registrar {
             let announce = &config.services[service.0].announce;
             // We have moved since the claim was made: what it says is not true any more.
             let Some(claim) = shared.claim(service, claim, announce).await? else { return Ok(Answer::Lost) };
-            Ok(match shared.registry.register(&claim, conflict).await? {
+            let registration = shared.registry.register(&claim, conflict).await?;
+            // Under each key there is our new record now, or somebody else's.
+            shared.set_standing(service, vec![claim]);
+            Ok(match registration {
                 Registration::Held { ttl } => Answer::Held { ttl },
                 Registration::Taken => Answer::Taken,
             })
@@ -92,12 +104,13 @@ impl Registrar {
         });
     }
 
-    pub fn withdraw(&self, tasks: &mut Tasks, service: ServiceId, claim: ClaimId, request: RequestId) {
+    /// Whatever the service has claimed.
+    pub fn withdraw(&self, tasks: &mut Tasks, service: ServiceId, request: RequestId) {
         self.ask(tasks, service, request, async move |shared| {
-            // Not known: its registration never got as far as asking for anything.
-            if let Some(claim) = shared.known(service, claim) {
+            for claim in shared.standing(service) {
                 shared.registry.withdraw(&claim).await?;
             }
+            shared.set_standing(service, Vec::new());
             Ok(Answer::Withdrawn)
         });
     }
@@ -118,14 +131,13 @@ impl Registrar {
     /// What the service's claim says, for people: `web.s.prod.example.com at 10.0.0.7:8087 as web-1`.
     pub fn describe(&self, service: ServiceId) -> Option<String> {
         let claims = self.shared.as_ref()?.claims.borrow();
-        let (_, claim) = claims.get(&service)?;
-        Some(described(claim.records()))
+        Some(described(claims.get(&service)?.claim.records()))
     }
 
     /// Whose records stand in the place of ours: `web.s.prod.example.com as web-1 is at 10.0.0.8:8087`.
     pub fn describe_rivals(&self, service: ServiceId) -> Option<String> {
         let claims = self.shared.as_ref()?.claims.borrow();
-        let (_, claim) = claims.get(&service)?;
+        let claim = &claims.get(&service)?.claim;
         let rivals = claim.rivals();
         let told = rivals.iter().map(|(record, rival)| {
             format!("{} as {} is at {rival}", record.name.as_str(), record.instance.as_str())
@@ -165,7 +177,17 @@ impl Registrar {
 impl Shared {
     fn known(&self, service: ServiceId, id: ClaimId) -> Option<Arc<Claim>> {
         let claims = self.claims.borrow();
-        claims.get(&service).filter(|(known, _)| *known == id).map(|(_, claim)| Arc::clone(claim))
+        claims.get(&service).filter(|known| known.id == id).map(|known| Arc::clone(&known.claim))
+    }
+
+    fn standing(&self, service: ServiceId) -> Vec<Arc<Claim>> {
+        self.claims.borrow().get(&service).map(|known| known.standing.clone()).unwrap_or_default()
+    }
+
+    fn set_standing(&self, service: ServiceId, standing: Vec<Arc<Claim>>) {
+        if let Some(known) = self.claims.borrow_mut().get_mut(&service) {
+            known.standing = standing;
+        }
     }
 
     /// The claim of this number, made with the addresses that we have now if it is new; `None` if it says others.
@@ -182,11 +204,14 @@ impl Shared {
         let ttl = announce.iter().map(|announce| announce.ttl).min().unwrap_or_default();
         let mut claims = self.claims.borrow_mut();
         let claim = Claim::new(records, ttl);
-        let claim = Arc::new(match claims.get(&service) {
-            Some((_, earlier)) => claim.after(earlier),
+        let earlier = claims.remove(&service);
+        let claim = Arc::new(match &earlier {
+            Some(earlier) => claim.after(&earlier.claim),
             None => claim,
         });
-        claims.insert(service, (id, Arc::clone(&claim)));
+        let mut standing = earlier.map(|earlier| earlier.standing).unwrap_or_default();
+        standing.push(Arc::clone(&claim));
+        claims.insert(service, Claimed { id, claim: Arc::clone(&claim), standing });
         Ok(Some(claim))
     }
 
@@ -197,7 +222,9 @@ impl Shared {
             return Some(known);
         }
         let claim = Arc::new(known.saying(records));
-        self.claims.borrow_mut().insert(service, (id, Arc::clone(&claim)));
+        // Under the same token: what undoes it undoes what it said before.
+        let claimed = Claimed { id, claim: Arc::clone(&claim), standing: vec![Arc::clone(&claim)] };
+        self.claims.borrow_mut().insert(service, claimed);
         Some(claim)
     }
 

@@ -262,6 +262,31 @@ fn a_record_deleted_by_hand_comes_back() {
     });
 }
 
+/// One record of two is deleted by hand, and etcd (out of space: it renews and deletes, and grants nothing) takes no new
+/// announcement. What is left of the old one goes with the service all the same, not with its lease.
+#[test]
+fn what_is_left_of_a_record_that_could_not_be_put_back_is_withdrawn() {
+    if skip::without(Need::Namespaces) {
+        return;
+    }
+    let etcd = Etcd::start();
+    let announce = ANNOUNCE.replace("ttl = \"2s\"", "ttl = \"15s\"");
+    let other = announce.replace("name = \"web.", "name = \"admin.");
+    let text = command(&["hold"]) + "stop = { drain = \"0s\" }\n" + &announce + &other;
+    let service = Folder::with(&(text + &registry(Api::V3, etcd.address()))).start(Place::First);
+    let admin = KEY.replace("/web/", "/admin/");
+    wait::until_true("both records", || {
+        [KEY, &admin].into_iter().all(|key| Api::V3.read(&etcd, key).is_some())
+    });
+    let full = r#"{"action":"ACTIVATE","alarm":"NOSPACE"}"#;
+    assert_eq!(etcd.request("POST", "/v3/maintenance/alarm", full).0, 200);
+    Api::V3.delete(&etcd, KEY);
+    service.until_logged("database space exceeded");
+    assert!(Api::V3.read(&etcd, &admin).is_some(), "{}", service.log());
+    let ended = service.stop();
+    assert_eq!((ended.code, Api::V3.read(&etcd, &admin)), (143, None), "{ended:?}");
+}
+
 /// As on a machine that was suspended: the record is gone with its time, and the clock is set when it goes on. The
 /// heartbeat itself would be minutes away.
 #[test]
