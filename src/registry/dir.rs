@@ -20,8 +20,9 @@ use tokio::sync::Mutex;
 use super::claim::Claim;
 use super::dir_watch::Watch;
 use super::error::Error;
+use super::follow::{self, Ended};
 use super::skydns::{self, Fields, NoRecord};
-use super::{Listed, Registration, Renewal, follow};
+use super::{Listed, Registration, Renewal};
 use crate::config::{Conflict, DnsName};
 use crate::net::resolve::Instance;
 
@@ -209,7 +210,7 @@ impl Store {
         &self,
         name: Option<&DnsName>,
         hear: &mut (impl FnMut(Vec<Instance>) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<Ended, Error> {
         let folder = self.folder(name);
         let (root, prefix) = (self.root.clone(), self.prefix.clone());
         let (watch, mut listed) = self
@@ -240,7 +241,8 @@ impl Store {
                 }
             }
         }
-        Ok(())
+        // A change, or the time of a record: something is different now.
+        Ok(Ended::News)
     }
 
     fn files(&self, claim: &Claim) -> impl Iterator<Item = (PathBuf, Fields)> {

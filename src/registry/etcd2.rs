@@ -16,9 +16,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::claim::{Claim, Trace};
 use super::error::Error;
+use super::follow::{self, Ended};
 use super::http::{Ask, Body, Endpoints, Reply, Scheme, Tour};
 use super::skydns::{self, Fields, Record, whole_seconds};
-use super::{Listed, Registration, Renewal, follow};
+use super::{Listed, Registration, Renewal};
 use crate::config::{self, Conflict, DnsName, HostPort};
 use crate::net::http::encoded;
 use crate::net::resolve::{Instance, Resolver};
@@ -272,18 +273,17 @@ impl Client {
         &self,
         name: Option<&DnsName>,
         hear: &mut (impl FnMut(Vec<Instance>) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<Ended, Error> {
         let mut tour = self.endpoints.tour();
         let folder = self.folder(name);
         let (listed, index) = self.list_at(&mut tour, &folder).await?;
         hear(follow::instances(&listed));
-        // From the next index on: what has happened since is told at once. An index that is too old is an answer, too.
+        // From the next index on: what has happened since is told at once.
         let path = format!("{}?wait=true&recursive=true&waitIndex={}", path(&folder), index + 1);
         let ask = Ask { method: Method::GET, path, body: None };
-        if let Some(mut lines) = tour.open(&ask, follow::renewal()).await {
-            let _change = lines.next().await;
-        }
-        Ok(())
+        let Some(mut lines) = tour.open(&ask, follow::renewal()).await else { return Ok(Ended::Silent) };
+        let told = lines.next().await.is_some_and(|line| serde_json::from_str::<Done>(&line).is_ok());
+        Ok(if told { Ended::News } else { Ended::Silent })
     }
 
     /// What lies below `folder`, and where the store stood.

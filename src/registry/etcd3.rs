@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 use self::found::Found;
 use super::claim::Claim;
 use super::error::Error;
+use super::follow::{self, Ended};
 use super::http::{Ask, Body, Endpoints, Reply, Scheme, Tour};
 use super::skydns::{self, Fields, whole_seconds};
-use super::{Listed, Registration, Renewal, follow};
+use super::{Listed, Registration, Renewal};
 use crate::config::{self, Conflict, DnsName, HostPort};
 use crate::net::resolve::{Instance, Resolver};
 
@@ -191,33 +192,37 @@ impl Client {
         &self,
         name: Option<&DnsName>,
         hear: &mut (impl FnMut(Vec<Instance>) + Send),
-    ) -> Result<(), Error> {
+    ) -> Result<Ended, Error> {
         let mut tour = self.endpoints.tour();
         let folder = self.folder(name);
         let (from, to) = (encode(&format!("{folder}/")), encode(&format!("{folder}0")));
         let there = call(&mut tour, "/v3/kv/range", &json!({"key": from, "range_end": to})).await?;
         let mut known: Known = accepted(there, &folder)?;
         hear(known.instances());
-        let Some(next) = known.next_revision() else { return Ok(()) };
+        let Some(next) = known.next_revision() else { return Ok(Ended::Silent) };
         let create = json!({"key": from, "range_end": to, "start_revision": next.to_string()});
         let Some(mut lines) =
             tour.open(&post("/v3/watch", &json!({"create_request": create})), follow::renewal()).await
         else {
-            return Ok(());
+            return Ok(Ended::Silent);
         };
+        let mut ended = Ended::Silent;
         while let Some(line) = lines.next().await {
             let endpoint = lines.endpoint();
             match known.take(&line).map_err(|reason| Error::NotEtcd { endpoint: endpoint.clone(), reason })? {
-                Taken::News => hear(known.instances()),
+                Taken::News => {
+                    ended = Ended::News;
+                    hear(known.instances());
+                }
                 Taken::Nothing => {}
-                Taken::Over => return Ok(()),
+                Taken::Over => break,
                 Taken::Refused(message) if message.contains("PermissionDenied") => {
                     return Err(Error::Denied { endpoint, key: folder });
                 }
                 Taken::Refused(message) => return Err(Error::Refused { endpoint, message }),
             }
         }
-        Ok(())
+        Ok(ended)
     }
 }
 

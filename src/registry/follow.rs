@@ -14,9 +14,21 @@ use crate::net::resolve::Instance;
 /// The longest first pause after a failure; the ceiling doubles with each, the pause is drawn from half of it up.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A silent watch that lasted for so long has worked: something on the way may end what is idle. One that nobody answers is
+/// given up before.
+const LASTING: Duration = Duration::from_secs(2);
 
 /// A watch that is silent for so long is begun anew: a member that froze says nothing of it.
 pub(super) const WATCH: Duration = Duration::from_secs(30);
+
+/// What came of a watch that ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It told that something has changed.
+    News,
+    /// It did not, for as long as it lasted; perhaps it was not let in.
+    Silent,
+}
 
 /// What a watch is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,33 +44,32 @@ pub(super) async fn follow(registry: &Registry, name: Option<&DnsName>, mut tell
     let mut ceiling = FIRST_PAUSE;
     let mut is_lost = false;
     loop {
-        let mut heard = false;
+        let mut listed = None;
         let mut hear = |instances| {
-            heard = true;
+            listed.get_or_insert_with(Instant::now);
             is_lost = false;
             tell(Seen::Instances(instances));
         };
-        let begun = Instant::now();
         let ended = match registry {
             Registry::Etcd3(client) => client.watch(name, &mut hear).await,
             Registry::Etcd2(client) => client.watch(name, &mut hear).await,
             Registry::Dir(store) => store.watch(name, &mut hear).await,
         };
+        let lasted = listed.map_or(Duration::ZERO, |listed| listed.elapsed());
+        // To be listed is not enough: where nobody may watch, that would be a spin.
+        if lasted > LASTING || matches!(ended, Ok(Ended::News)) {
+            ceiling = FIRST_PAUSE;
+        }
         match ended {
-            // Only to look anew. One that came back at once would be a spin.
-            Ok(()) if begun.elapsed() > FIRST_PAUSE => {
-                ceiling = FIRST_PAUSE;
-                continue;
-            }
-            Ok(()) => {}
+            // Only to look anew. One that came back at once would be a spin, too.
+            Ok(Ended::News) if lasted > FIRST_PAUSE => continue,
+            Ok(Ended::Silent) if lasted > LASTING => continue,
+            Ok(Ended::News | Ended::Silent) => {}
             Err(error) if !is_lost => {
                 is_lost = true;
                 tell(Seen::Lost(error.to_string()));
             }
             Err(_) => {}
-        }
-        if heard {
-            ceiling = FIRST_PAUSE;
         }
         #[expect(clippy::disallowed_methods, reason = "links follow names on a thread of their own")]
         tokio::time::sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

@@ -116,7 +116,7 @@ impl Tour {
             let request = request(&client, endpoint, ask, &pass).ok()?;
             let mut connection = client.connect(endpoint).await.ok()?;
             let response = connection.send(request).await.ok()?;
-            Some((connection, response.into_body()))
+            response.status().is_success().then(|| (connection, response.into_body()))
         });
         match begun.await.ok().flatten() {
             Some((connection, body)) => {

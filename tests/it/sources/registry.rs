@@ -1,9 +1,10 @@
 //! Links that follow a name in a real etcd (v3 and v2) or a folder, and what an outage of it changes: nothing.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ensign::config::units::{dns_name, label};
 use ensign::config::{Balance, Conflict, EnvLinks, Upstream};
@@ -37,13 +38,49 @@ fn claim(instance: &str, address: SocketAddr, ttl: Duration) -> Claim {
 
 /// What a follower of the place is told, in order.
 fn follow(place: &Place) -> UnboundedReceiver<Seen> {
-    let registry = place.registry();
+    follow_by(place.registry())
+}
+
+/// As `follow`, by these addresses.
+fn follow_through(place: &Place, addresses: &[SocketAddr]) -> UnboundedReceiver<Seen> {
+    follow_by(place.through(addresses))
+}
+
+fn follow_by(registry: Registry) -> UnboundedReceiver<Seen> {
     let (tell, told) = unbounded_channel();
     tokio::spawn(async move {
         let name = dns_name(NAME).expect("a name");
         registry.follow(&name, move |seen| drop(tell.send(seen))).await;
     });
     told
+}
+
+/// In front of an etcd: a proxy that passes everything on but what waits for changes, which it forbids. And when it did.
+fn without_watches(etcd: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<Instant>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let forbidden = Arc::<Mutex<Vec<Instant>>>::default();
+    let told = Arc::clone(&forbidden);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut asked = vec![0; 4096];
+            let Ok(length) = client.read(&mut asked) else { continue };
+            let asked = String::from_utf8_lossy(&asked[..length]).into_owned();
+            let mut answer = Vec::new();
+            if asked.contains("wait=true") || asked.contains("/v3/watch") {
+                told.lock().expect("nobody panics with it").push(Instant::now());
+                answer.extend(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\n<p>No</p>");
+            } else {
+                let mut etcd = TcpStream::connect(etcd).expect("it runs");
+                let alone = asked.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
+                etcd.write_all(alone.as_bytes()).expect("it is there");
+                etcd.read_to_end(&mut answer).expect("an answer");
+            }
+            // Fails where nobody waits for it any more.
+            let _answered = client.write_all(&answer);
+        }
+    });
+    (address, forbidden)
 }
 
 /// Waits until exactly these ports are told of.
@@ -114,6 +151,32 @@ async fn an_outage_is_told_once_and_followed_from_there(mut place: Place) {
         }
     }
     assert_eq!((lost, seen), (0, BTreeSet::from([1, 2])));
+}
+
+/// What may be listed and not watched is looked at again and again, but not in a row.
+async fn one_that_lets_nobody_watch_is_asked_now_and_then(place: Place) {
+    let (proxy, forbidden) = without_watches(place.etcd().address());
+    let mut told = follow_through(&place, &[proxy]);
+    place.registry().register(&claim("one", at(1), LONG), Conflict::Take).await.expect("registered");
+    until(&mut told, &[1]).await;
+    let forbidden = wait::until_async("the seventh watch", async || {
+        let forbidden = forbidden.lock().expect("nobody panics with it").clone();
+        Some(forbidden).filter(|forbidden| forbidden.len() > 6)
+    });
+    let forbidden = forbidden.await;
+    // Pauses from half of 100 ms up, each twice as long as the last.
+    assert!(forbidden[6] - forbidden[0] > Duration::from_secs(2), "{forbidden:?}");
+}
+
+async fn one_that_lets_nobody_watch_is_left_for_one_that_does(place: Place) {
+    let (proxy, forbidden) = without_watches(place.etcd().address());
+    let mut told = follow_through(&place, &[proxy, place.etcd().address()]);
+    for port in 1..5 {
+        let claim = claim("one", at(port), LONG);
+        place.registry().register(&claim, Conflict::Take).await.expect("registered");
+        until(&mut told, &[port]).await;
+    }
+    assert_eq!(forbidden.lock().expect("nobody panics with it").len(), 1);
 }
 
 fn etcd(place: &mut Place) -> &mut Etcd {
@@ -229,6 +292,8 @@ macro_rules! everywhere {
 everywhere! {
     who_comes_and_goes_is_told
     an_outage_is_told_once_and_followed_from_there
+    one_that_lets_nobody_watch_is_asked_now_and_then
+    one_that_lets_nobody_watch_is_left_for_one_that_does
 }
 
 #[tokio::test]
