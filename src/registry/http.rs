@@ -1,9 +1,11 @@
 //! What is said to a cluster over HTTP: one request, one answer. `tour` is the way through its `endpoints`, `tls` connects, `kept` keeps
-//! the connection, `auth` says who we are, `reason` why it failed.
+//! the connection, `auth` and `token` say who we are, `reason` why it failed.
 //!
 //! Nothing here waits between attempts or knows what is being said. One connection to an endpoint is kept, without a
 //! timer of its own: a heartbeat opens none and looks no name up. One that was closed meanwhile is known to be; one that
 //! died in silence costs a request's time. Called by `etcd3` and `etcd2`.
+
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
@@ -15,6 +17,7 @@ mod files;
 mod kept;
 mod reason;
 mod tls;
+mod token;
 mod tour;
 
 pub use auth::Scheme;
@@ -87,10 +90,16 @@ enum Fault {
     Other(String),
 }
 
-async fn exchange(client: &Client, endpoint: &Endpoint, ask: &Ask, pass: &Pass) -> Result<Answer, Fault> {
-    let late = |_| Err(Fault::Other(format!("no answer within {}", reason::shown(REQUEST_TIMEOUT))));
+async fn exchange(
+    limit: Duration,
+    client: &Client,
+    endpoint: &Endpoint,
+    ask: &Ask,
+    pass: &Pass,
+) -> Result<Answer, Fault> {
+    let late = |_| Err(Fault::Other(format!("no answer within {}", reason::shown(limit))));
     let answer = answer(client, endpoint, ask, pass);
-    tokio::time::timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(late)
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
 }
 
 async fn answer(client: &Client, endpoint: &Endpoint, ask: &Ask, pass: &Pass) -> Result<Answer, Fault> {

@@ -14,10 +14,11 @@ use ensign::config::{self, Conflict, Identity, Login, RegistryUrl, Tls};
 use ensign::net::resolve::Resolver;
 use ensign::registry::{Registry, Renewal, Seen};
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::support::certificates::{Authority, Pair, Validity, replace};
 use crate::support::ensign;
-use crate::support::etcd::{Data, Etcd, Lossy, USER};
+use crate::support::etcd::{self, Data, Etcd, Fate, Lossy, USER};
 use crate::support::namespace::Place;
 use crate::support::place::{LONG, claim, hosts};
 use crate::support::process;
@@ -412,6 +413,51 @@ async fn one_login_serves_all_and_a_refused_one_is_not_repeated() {
 
     let nobody = refusal(&at(Api::V3, etcd.address(), None, None)).await;
     assert!(nobody.contains("wants a user and a password"), "{nobody}");
+}
+
+/// Each login costs etcd a tenth of a second of a processor, whether or not anybody still waits for it: that of one who
+/// gave up after a second would be for nothing, and all the others' as well.
+#[tokio::test]
+async fn a_crowd_that_logs_in_at_once_gets_in() {
+    const CROWD: usize = 100;
+    let mut etcd = Etcd::start();
+    etcd.turn_auth_on(PASSWORD);
+    let folder = Folder::new();
+    folder.write("password", PASSWORD);
+    let login = Login { user: USER.to_owned(), password_file: folder.path("password") };
+    let config = at(Api::V3, etcd.address(), None, Some(login));
+    let (begun, before) = (Instant::now(), etcd::logins(&etcd.request("GET", "/metrics", "").1));
+    let (here, mut crowd) = (LocalSet::new(), JoinSet::new());
+    for _ in 0..CROWD {
+        let registry = registry(&config);
+        let is_in = async move {
+            wait::until_async("a listing", async || registry.list(None).await.ok()).await;
+            begun.elapsed()
+        };
+        crowd.spawn_local_on(is_in, &here);
+    }
+    let mut times = here.run_until(crowd.join_all()).await;
+    times.sort();
+    println!("the first is in after {:?}, the last after {:?}", times[0], times[CROWD - 1]);
+    let made = etcd::logins(&etcd.request("GET", "/metrics", "").1) - before;
+    assert_eq!(made, CROWD as u64, "none was for nothing");
+}
+
+/// An etcd that is busy with others' logins is slow for those who are in, too: they must not log in again for that.
+#[tokio::test]
+async fn a_request_without_an_answer_soon_after_a_login_costs_no_other() {
+    let mut etcd = Etcd::start();
+    etcd.turn_auth_on(PASSWORD);
+    let folder = Folder::new();
+    folder.write("password", PASSWORD);
+    let road = Lossy::before(&etcd);
+    let login = Login { user: USER.to_owned(), password_file: folder.path("password") };
+    let registry = registry(&at(Api::V3, road.address(), None, Some(login)));
+    road.decide(1, Fate::Lost);
+    let lost = registry.list(None).await.expect_err("the answer is lost").to_string();
+    assert!(lost.ends_with("no answer within 1s"), "{lost}");
+    assert_eq!(registry.list(None).await.expect("listed"), []);
+    assert_eq!(road.taken(), 3, "a login and two requests");
 }
 
 /// A token of what the cluster was: etcd may hold a request with it for ever.

@@ -87,6 +87,14 @@ pub fn log_in(ask: impl Fn(&str, &str, &str) -> (u16, String)) -> String {
     format!("Authorization: Basic {basic}\r\nGrpc-Metadata-Token: {token}\r\n")
 }
 
+/// How often somebody has logged in, by what etcd tells of itself.
+pub fn logins(metrics: &str) -> u64 {
+    const MADE: &str = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"";
+    let values =
+        metrics.lines().filter_map(|line| line.strip_prefix(MADE)?.rsplit(' ').next()?.parse::<u64>().ok());
+    values.sum()
+}
+
 /// Of root, and of the user that tests are.
 pub const ROOT_PASSWORD: &str = "root-geheim";
 pub const USER: &str = "ens";

@@ -2,33 +2,29 @@
 //! for the v2 API.
 //!
 //! The password is read from its file when it is needed. It must never be in an error, and never be sent anywhere but to
-//! an endpoint of ours. One login at a time; one that was refused is not repeated for a while unless the file changes,
-//! since each costs etcd a tenth of a second of its processor. Called by `endpoints`.
+//! an endpoint of ours. `token` logs in. Called by `endpoints` and `tour`.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::request::Builder;
-use hyper::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::endpoints::Endpoint;
 use super::tls::Client;
-use super::{Ask, Body, Fault, REQUEST_TIMEOUT, exchange, files, reason};
+use super::token::Tokens;
+use super::{Fault, files};
 use crate::config::{self, Secret, units};
 use crate::net::resolve::watched::Stamp;
 use crate::registry::error::Error;
 
-/// After a refusal the same password is not tried again for so long.
-const HOLD: Duration = Duration::from_secs(5);
-
 /// gRPC's codes for a request that is wrong, for a state that it does not fit, and for a token that is none.
-const INVALID_ARGUMENT: i64 = 3;
-const FAILED_PRECONDITION: i64 = 9;
+pub(super) const INVALID_ARGUMENT: i64 = 3;
+pub(super) const FAILED_PRECONDITION: i64 = 9;
 const UNAUTHENTICATED: i64 = 16;
 
 /// How etcd's API wants to be told who we are.
@@ -41,13 +37,16 @@ pub enum Scheme {
 }
 
 #[derive(Debug)]
-pub struct Auth {
-    scheme: Scheme,
-    /// `None`: nobody.
-    login: Option<config::Login>,
+pub enum Auth {
+    Nobody,
+    Token(Arc<Tokens>),
+    Basic(Basic),
+}
+
+#[derive(Debug)]
+pub struct Basic {
+    login: config::Login,
     known: Mutex<Known>,
-    /// Held while one logs in.
-    refused: tokio::sync::Mutex<Option<Refused>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +54,7 @@ struct Known {
     /// How many passes there have been.
     count: u64,
     pass: Option<Pass>,
-    /// Of the password's file, as the pass was made; for `Scheme::Basic`.
+    /// Of the password's file, as the pass was made.
     stamp: Option<Stamp>,
 }
 
@@ -65,12 +64,6 @@ pub struct Pass {
     number: u64,
     /// `None` where etcd asks nobody who he is.
     header: Option<Secret<HeaderValue>>,
-}
-
-#[derive(Debug)]
-struct Refused {
-    at: Instant,
-    stamp: Stamp,
 }
 
 /// Why there is no pass.
@@ -94,8 +87,11 @@ impl From<Fault> for Trouble {
 
 impl Auth {
     pub fn new(scheme: Scheme, login: Option<&config::Login>) -> Self {
-        let (known, refused) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { scheme, login: login.cloned(), known, refused }
+        match (login, scheme) {
+            (None, Scheme::Token | Scheme::Basic) => Self::Nobody,
+            (Some(login), Scheme::Token) => Self::Token(Tokens::new(login)),
+            (Some(login), Scheme::Basic) => Self::Basic(Basic::new(login)),
+        }
     }
 
     /// What to show with the next request. `refused` is what was shown with this one, and was no good: if there is
@@ -103,27 +99,23 @@ impl Auth {
     pub async fn pass(
         &self,
         client: &Client,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         refused: Option<&Pass>,
     ) -> Result<Pass, Trouble> {
-        let Some(login) = &self.login else { return Ok(Pass { number: 0, header: None }) };
-        match self.scheme {
-            Scheme::Basic => self.basic(login).map_err(Trouble::Fatal),
-            Scheme::Token => match self.token(refused) {
-                Some(pass) => Ok(pass),
-                None => self.log_in(login, client, endpoint, refused).await,
-            },
+        match self {
+            Self::Nobody => Ok(Pass::nobody()),
+            Self::Token(tokens) => tokens.pass(client, endpoint, refused).await,
+            Self::Basic(basic) => basic.pass().map_err(Trouble::Fatal),
         }
     }
 
     /// Whether an answer says that what was shown is no good (any more).
     pub fn is_stale(&self, status: StatusCode, body: &str) -> bool {
-        if self.login.is_none() || status.is_success() {
-            return false;
-        }
-        match self.scheme {
-            Scheme::Basic => status == StatusCode::UNAUTHORIZED,
-            Scheme::Token => match said(body) {
+        match self {
+            Self::Nobody => false,
+            Self::Basic(_) => status == StatusCode::UNAUTHORIZED,
+            Self::Token(_) if status.is_success() => false,
+            Self::Token(_) => match said(body) {
                 (UNAUTHENTICATED, _) => true,
                 // Of a JWT; etcd 3.5.0, 3.5.1 and some before them have no code for it.
                 (_, message) if message.contains("auth: revision in header is old") => true,
@@ -138,27 +130,22 @@ impl Auth {
     /// A request with this pass got no answer. etcd may hold one for ever whose token is of a cluster that has been
     /// wiped since.
     pub fn doubt(&self, pass: &Pass) {
-        let mut known = self.known();
-        if self.scheme == Scheme::Token
-            && known.pass.as_ref().is_some_and(|known| known.number == pass.number)
-        {
-            known.pass = None;
+        match self {
+            Self::Token(tokens) => tokens.doubt(pass),
+            Self::Nobody | Self::Basic(_) => {}
         }
     }
+}
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The token that we have, unless it is the one that was refused.
-    fn token(&self, refused: Option<&Pass>) -> Option<Pass> {
-        let known = self.known().pass.clone()?;
-        (refused.map(|pass| pass.number) != Some(known.number)).then_some(known)
+impl Basic {
+    fn new(login: &config::Login) -> Self {
+        Self { login: login.clone(), known: Mutex::default() }
     }
 
     /// Of the file as it is now; as it was, while it can't be used.
-    fn basic(&self, login: &config::Login) -> Result<Pass, Error> {
-        let mut known = self.known();
+    fn pass(&self) -> Result<Pass, Error> {
+        let login = &self.login;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = Stamp::of(&login.password_file);
         if let Some(pass) = known.pass.as_ref().filter(|_| stamp.is_some() && known.stamp == stamp) {
             return Ok(pass.clone());
@@ -182,61 +169,17 @@ impl Auth {
         known.pass = Some(pass.clone());
         Ok(pass)
     }
-
-    async fn log_in(
-        &self,
-        login: &config::Login,
-        client: &Client,
-        endpoint: &Endpoint,
-        refused: Option<&Pass>,
-    ) -> Result<Pass, Trouble> {
-        let late = |_| Trouble::Endpoint(format!("no login within {}", reason::shown(REQUEST_TIMEOUT)));
-        let mut last = tokio::time::timeout(REQUEST_TIMEOUT, self.refused.lock()).await.map_err(late)?;
-        // Whoever was before us may have seen to it.
-        if let Some(pass) = self.token(refused) {
-            return Ok(pass);
-        }
-        let wrong =
-            || Trouble::Fatal(Error::Login { endpoint: endpoint.to_string(), user: login.user.clone() });
-        let stamp = Stamp::of(&login.password_file);
-        let is_held = |last: &Refused| Some(last.stamp) == stamp && last.at.elapsed() < HOLD;
-        if last.as_ref().is_some_and(is_held) {
-            return Err(wrong());
-        }
-        let password = password(&login.password_file).map_err(Trouble::Fatal)?;
-        let ask = Ask {
-            method: Method::POST,
-            path: "/v3/auth/authenticate".to_owned(),
-            body: Some(Body::Json(json!({"name": login.user, "password": password.expose()}).to_string())),
-        };
-        let answer = exchange(client, endpoint, &ask, &Pass { number: 0, header: None }).await;
-        let (status, _, body) = answer?;
-        let header = match said(&body) {
-            _ if status.is_success() => Some(token(&body).ok_or_else(|| {
-                let reason = "no token in its answer to a login".to_owned();
-                Trouble::Fatal(Error::NotEtcd { endpoint: endpoint.to_string(), reason })
-            })?),
-            // As etcd's own client has it: whoever asks nobody is told nothing.
-            (FAILED_PRECONDITION, message) if message.contains("not enabled") => None,
-            (INVALID_ARGUMENT, message) if message.contains("authentication failed") => {
-                *last = stamp.map(|stamp| Refused { at: Instant::now(), stamp });
-                return Err(wrong());
-            }
-            _ if reason::is_common_name(status, &body) => {
-                return Err(Trouble::Fatal(Error::CommonName { endpoint: endpoint.to_string() }));
-            }
-            _ => return Err(Trouble::Endpoint(format!("no login: {}", reason::complaint(status, &body)))),
-        };
-        *last = None;
-        let mut known = self.known();
-        known.count += 1;
-        let pass = Pass { number: known.count, header };
-        known.pass = Some(pass.clone());
-        Ok(pass)
-    }
 }
 
 impl Pass {
+    pub(super) fn new(number: u64, header: Option<Secret<HeaderValue>>) -> Self {
+        Self { number, header }
+    }
+
+    pub(super) fn nobody() -> Self {
+        Self::new(0, None)
+    }
+
     pub fn is_other_than(&self, other: &Self) -> bool {
         self.number != other.number
     }
@@ -249,25 +192,20 @@ impl Pass {
     }
 }
 
-fn password(path: &Path) -> Result<Secret<String>, Error> {
+pub(super) fn password(path: &Path) -> Result<Secret<String>, Error> {
     units::password(&files::read(path)?)
         .map_err(|why| Error::File { path: path.to_owned(), reason: why.to_owned() })
 }
 
 /// `None` where no header can hold it.
-fn secret_header(text: &str) -> Option<Secret<HeaderValue>> {
+pub(super) fn secret_header(text: &str) -> Option<Secret<HeaderValue>> {
     let mut header = HeaderValue::from_str(text).ok()?;
     header.set_sensitive(true);
     Some(Secret::new(header))
 }
 
-fn token(body: &str) -> Option<Secret<HeaderValue>> {
-    let answer: Value = serde_json::from_str(body).ok()?;
-    secret_header(answer.get("token")?.as_str()?)
-}
-
 /// The gRPC code of a refusal, and what etcd says with it.
-fn said(body: &str) -> (i64, String) {
+pub(super) fn said(body: &str) -> (i64, String) {
     let answer: Value = serde_json::from_str(body).unwrap_or_default();
     let code = answer["code"].as_i64().or_else(|| answer["error"]["grpc_code"].as_i64()).unwrap_or(-1);
     let message = answer["message"].as_str().or_else(|| answer["error"]["message"].as_str());
@@ -287,20 +225,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("password");
         let login = login(&file);
-        let auth = Auth::new(Scheme::Basic, Some(&login));
-        assert!(matches!(auth.basic(&login), Err(Error::File { .. })));
+        let auth = Basic::new(&login);
+        assert!(matches!(auth.pass(), Err(Error::File { .. })));
         std::fs::write(&file, "one\n").expect("written");
-        let one = auth.basic(&login).expect("a pass");
+        let one = auth.pass().expect("a pass");
         let header = one.header.as_ref().expect("a header").expose();
         assert_eq!(header, &format!("Basic {}", BASE64.encode("ens:one")));
-        assert!(!auth.basic(&login).expect("a pass").is_other_than(&one));
+        assert!(!auth.pass().expect("a pass").is_other_than(&one));
         std::fs::write(&file, "two\n").expect("written");
-        let two = auth.basic(&login).expect("a pass");
+        let two = auth.pass().expect("a pass");
         assert!(two.is_other_than(&one));
         std::fs::write(&file, "").expect("written");
-        assert!(!auth.basic(&login).expect("as it was").is_other_than(&two));
+        assert!(!auth.pass().expect("as it was").is_other_than(&two));
         let shown = format!("{auth:?}");
-        assert!(!shown.contains("Basic ") && !shown.contains(&BASE64.encode("ens:two")), "{shown}");
+        assert!(!shown.contains(&BASE64.encode("ens:two")), "{shown}");
     }
 
     #[test]

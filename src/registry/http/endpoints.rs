@@ -26,7 +26,7 @@ pub struct Endpoints {
     pub(super) clients: Clients,
     pub(super) auth: Auth,
     names: Names,
-    pub(super) all: Vec<Endpoint>,
+    pub(super) all: Vec<Arc<Endpoint>>,
     shared: Arc<Shared>,
 }
 
@@ -52,7 +52,8 @@ impl Endpoints {
         let names = Names::new(resolver);
         let clients = Clients::new(registry.tls.as_ref(), names.clone(), headers);
         let shared = Arc::default();
-        let endpoint = |(place, at)| Endpoint::new(at, clients.usual_port(), Kept::new(place, &shared));
+        let endpoint =
+            |(place, at)| Endpoint::new(at, clients.usual_port(), Kept::new(place, &shared)).map(Arc::new);
         let all = hosts.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
         let auth = Auth::new(scheme, registry.login.as_ref());
         Ok(Self { clients, auth, names, all, shared })

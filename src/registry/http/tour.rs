@@ -231,7 +231,7 @@ impl<T: Send> Race<'_, T> {
 
     /// The endpoint's answer, whatever it is, to a request that says who we are. One that only says that it does not
     /// take us for that has changed nothing: the request is made once more when we have logged in again.
-    async fn answer(&self, at: usize, endpoint: &Endpoint) -> Result<Answer, Trouble> {
+    async fn answer(&self, at: usize, endpoint: &Arc<Endpoint>) -> Result<Answer, Trouble> {
         let Endpoints { clients, auth, .. } = self.endpoints;
         let client = clients.current().map_err(Trouble::Fatal)?;
         let mut waiting = Waiting {
@@ -242,7 +242,8 @@ impl<T: Send> Race<'_, T> {
             unanswered: None,
         };
         let pass = auth.pass(&client, endpoint, None).await?;
-        let answer = waiting.with(&pass, exchange(&client, endpoint, self.ask, &pass)).await?;
+        let answer =
+            waiting.with(&pass, exchange(REQUEST_TIMEOUT, &client, endpoint, self.ask, &pass)).await?;
         if !auth.is_stale(answer.0, &answer.2) {
             return Ok(answer);
         }
@@ -250,7 +251,7 @@ impl<T: Send> Race<'_, T> {
         if !fresh.is_other_than(&pass) {
             return Ok(answer);
         }
-        waiting.with(&fresh, exchange(&client, endpoint, self.ask, &fresh)).await
+        waiting.with(&fresh, exchange(REQUEST_TIMEOUT, &client, endpoint, self.ask, &fresh)).await
     }
 }
 

@@ -11,7 +11,7 @@ use ensign::registry::{Registry, Renewal};
 use super::fleet::TTL;
 use crate::support::certificates::{Authority, Pair, Validity};
 use crate::support::cluster::{Cluster, Member, Tls};
-use crate::support::etcd::USER;
+use crate::support::etcd::{self, USER};
 use crate::support::history::{History, Presence};
 use crate::support::namespace::ran_inside;
 use crate::support::place::{LONG, claim, hosts};
@@ -23,11 +23,8 @@ const PASSWORD: &str = "geheim";
 
 /// How often somebody has logged in there since it was started.
 fn logins(cluster: &Cluster, member: Member) -> u64 {
-    const MADE: &str = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Authenticate\"";
-    let (_, text) = wait::until("metrics", || cluster.ask(member, "GET", "/metrics", ""));
-    let values =
-        text.lines().filter_map(|line| line.strip_prefix(MADE)?.rsplit(' ').next()?.parse::<u64>().ok());
-    values.sum()
+    let (_, metrics) = wait::until("metrics", || cluster.ask(member, "GET", "/metrics", ""));
+    etcd::logins(&metrics)
 }
 
 #[test]

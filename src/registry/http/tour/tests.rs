@@ -88,16 +88,27 @@ async fn one_that_answers_wrongly_or_lags_is_passed_by_and_told_of() {
     assert!(alone.ends_with(" does not answer like etcd: HTML") && !alone.contains("no endpoint"), "{alone}");
 }
 
-#[tokio::test]
-async fn one_that_gives_no_token_is_passed_by() {
+const TOKEN: &str = r#"{"token":"fine"}"#;
+
+/// Asks this one first, and then one that takes everybody's login, as a user.
+async fn ask_beside(first: HostPort) -> Result<String, String> {
     let folder = tempfile::tempdir().expect("a folder");
     let password_file = folder.path().join("password");
     std::fs::write(&password_file, "geheim").expect("written");
     let login = config::Login { user: "ens".to_owned(), password_file };
-    // The answer of the second is one to a login, and to whatever else it is asked.
-    let hosts = [website(), answer("200 OK", r#"{"token":"fine"}"#)];
-    let endpoints = endpoints_for(&hosts, Some(login)).expect("endpoints");
-    assert_eq!(ask_again(&endpoints).await, Ok(r#"{"token":"fine"}"#.to_owned()));
+    ask_again(&endpoints_for(&[first, answer("200 OK", TOKEN)], Some(login))?).await
+}
+
+#[tokio::test]
+async fn one_that_gives_no_token_is_passed_by() {
+    assert_eq!(ask_beside(website()).await, Ok(TOKEN.to_owned()));
+}
+
+#[tokio::test]
+async fn one_that_is_silent_at_our_login_costs_a_second() {
+    let begun = Instant::now();
+    assert_eq!(ask_beside(late(String::new(), NEVER)).await, Ok(TOKEN.to_owned()));
+    assert!(begun.elapsed() < REQUEST_TIMEOUT + SLOW, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
