@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::AccessFlags;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
+use super::aside::{Aside, Stuck};
 use super::claim::Claim;
 use super::dir_watch::Watch;
 use super::error::Error;
@@ -49,9 +49,8 @@ const MAX_ENTRIES: usize = 100_000;
 pub struct Store {
     root: PathBuf,
     prefix: String,
-    /// Held by the operation under way until it has really ended, not only until its caller gave it up: what comes
-    /// next (a withdrawal after a cancelled registration) sees its end.
-    turn: Arc<Mutex<()>>,
+    /// What comes next (a withdrawal after a cancelled registration) sees the end of the operation under way.
+    aside: Aside,
 }
 
 /// What a record's file holds: one line of JSON.
@@ -65,7 +64,7 @@ struct Stored {
 
 impl Store {
     pub fn new(root: &Path, prefix: &str) -> Self {
-        Self { root: root.to_owned(), prefix: prefix.to_owned(), turn: Arc::default() }
+        Self { root: root.to_owned(), prefix: prefix.to_owned(), aside: Aside::default() }
     }
 
     pub async fn register(&self, claim: &Claim, most: Conflict) -> Result<Registration, Error> {
@@ -254,22 +253,8 @@ impl Store {
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let failed = |reason: &str| Error::Folder { path: self.root.clone(), reason: reason.to_owned() };
-        let turn = Arc::clone(&self.turn);
-        let ended = tokio::time::timeout(TIMEOUT, async {
-            let turn = turn.lock_owned().await;
-            let task = tokio::task::spawn_blocking(move || {
-                let result = work();
-                drop(turn);
-                result
-            });
-            task.await
-        });
-        match ended.await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(failed("the operation broke off")),
-            Err(_) => Err(failed("its file system does not answer")),
-        }
+        let failed = |stuck: Stuck| Error::Folder { path: self.root.clone(), reason: stuck.to_string() };
+        self.aside.run(TIMEOUT, work).await.map_err(failed)?
     }
 }
 

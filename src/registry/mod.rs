@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::config::{self, Conflict, DnsName, RegistryUrl};
 use crate::net::resolve::{Instance, Resolver};
 
+mod aside;
 mod claim;
 pub mod dir;
 mod dir_watch;

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,14 @@ use ensign::config::units::dns_name;
 use ensign::config::{self, Conflict, Identity, Login, RegistryUrl, Tls};
 use ensign::net::resolve::Resolver;
 use ensign::registry::{Registry, Renewal, Seen};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::support::certificates::{Authority, Pair, Validity, replace};
 use crate::support::ensign;
 use crate::support::etcd::{self, Data, Etcd, Fate, Lossy, USER};
-use crate::support::namespace::Place;
+use crate::support::namespace::{Place, ran_inside};
 use crate::support::place::{LONG, claim, hosts};
 use crate::support::process;
 use crate::support::service::{ANNOUNCE, Folder, KEY, Service, VALUE, command};
@@ -382,6 +384,64 @@ fn stays(secured: &Secured, api: Api, service: &Service) {
     wait::be_late(TTL + TTL / 2);
     wait::until_true("the record", || secured.holds(api));
     assert!(service.logged("wrong user") == 0, "{}", service.log());
+}
+
+/// A file system whose server is gone: whoever looks at anything in it waits, until this is dropped.
+struct Hung {
+    _server: fs::File,
+    at: PathBuf,
+}
+
+impl Hung {
+    /// Over whatever is there.
+    fn over(at: PathBuf) -> Self {
+        let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+        let server = fuse.expect("this test mounts a file system: it needs /dev/fuse");
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let flags = MsFlags::empty();
+        mount(Some("hung"), &at, Some("fuse"), flags, Some(data.as_str()))
+            .expect("mounted: this is root in here");
+        Self { _server: server, at }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        umount2(&self.at, MntFlags::MNT_DETACH).expect("it is mounted");
+    }
+}
+
+/// The thread that would wait is the one that reaps.
+#[test]
+fn files_that_hang_hold_up_nothing() {
+    if ran_inside(files_that_hang_hold_up_nothing) {
+        return;
+    }
+    both(|api| {
+        let secured = Secured::start();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let registry = registry(&secured.config(api));
+        let claim = claim(LONG);
+        runtime.block_on(registry.register(&claim, Conflict::Take)).expect("registered");
+        let hung = Hung::over(secured.folder.path(""));
+        // Ends the wait of whoever does wait.
+        let (end, ended) = mpsc::channel();
+        let waker = thread::spawn(move || {
+            let _ended_or_late = ended.recv_timeout(Duration::from_secs(10));
+            drop(hung);
+        });
+        let begun = Instant::now();
+        for _ in 0..2 {
+            let renewed = runtime.block_on(registry.renew(&claim)).expect("renewed");
+            assert_eq!(renewed, Renewal::Kept { ttl: LONG }, "{api:?}");
+        }
+        let refused = runtime.block_on(refusal(&secured.config(api)));
+        assert!(refused.ends_with("its file system does not answer"), "{api:?}: {refused}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{api:?}: {:?}", begun.elapsed());
+        runtime.shutdown_background();
+        end.send(()).expect("it waits for that");
+        waker.join().expect("it does not panic");
+    });
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! an endpoint of ours. `token` logs in. Called by `endpoints` and `tour`.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,9 +17,10 @@ use serde_json::Value;
 use super::endpoints::Endpoint;
 use super::tls::Client;
 use super::token::Tokens;
-use super::{Fault, files};
+use super::{Fault, REQUEST_TIMEOUT, files};
 use crate::config::{self, Secret, units};
 use crate::net::resolve::watched::Stamp;
+use crate::registry::aside::Aside;
 use crate::registry::error::Error;
 
 /// gRPC's codes for a request that is wrong, for a state that it does not fit, and for a token that is none.
@@ -40,12 +41,14 @@ pub enum Scheme {
 pub enum Auth {
     Nobody,
     Token(Arc<Tokens>),
-    Basic(Basic),
+    Basic(Arc<Basic>),
 }
 
 #[derive(Debug)]
 pub struct Basic {
     login: config::Login,
+    aside: Aside,
+    /// Never locked while the file is looked at.
     known: Mutex<Known>,
 }
 
@@ -105,7 +108,7 @@ impl Auth {
         match self {
             Self::Nobody => Ok(Pass::nobody()),
             Self::Token(tokens) => tokens.pass(client, endpoint, refused).await,
-            Self::Basic(basic) => basic.pass().map_err(Trouble::Fatal),
+            Self::Basic(basic) => basic.pass().await.map_err(Trouble::Fatal),
         }
     }
 
@@ -138,26 +141,36 @@ impl Auth {
 }
 
 impl Basic {
-    fn new(login: &config::Login) -> Self {
-        Self { login: login.clone(), known: Mutex::default() }
+    fn new(login: &config::Login) -> Arc<Self> {
+        Arc::new(Self { login: login.clone(), aside: Aside::default(), known: Mutex::default() })
     }
 
     /// Of the file as it is now; as it was, while it can't be used.
-    fn pass(&self) -> Result<Pass, Error> {
+    async fn pass(self: &Arc<Self>) -> Result<Pass, Error> {
+        let limit = if self.known().pass.is_some() { files::PATIENCE } else { REQUEST_TIMEOUT };
+        let basic = Arc::clone(self);
+        let looked = self.aside.run(limit, move || basic.look()).await;
+        let looked = looked.unwrap_or_else(|stuck| Err(files::stuck(&self.login.password_file, stuck)));
+        looked.or_else(|error| self.known().pass.clone().ok_or(error))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) -> Result<Pass, Error> {
         let login = &self.login;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = Stamp::of(&login.password_file);
-        if let Some(pass) = known.pass.as_ref().filter(|_| stamp.is_some() && known.stamp == stamp) {
-            return Ok(pass.clone());
+        let is_same = |known: &Known| stamp.is_some() && known.stamp == stamp;
+        if let Some(pass) =
+            Some(self.known()).filter(|known| is_same(known)).and_then(|known| known.pass.clone())
+        {
+            return Ok(pass);
         }
-        let header = match password(&login.password_file) {
-            Ok(password) => {
-                let pair = format!("{}:{}", login.user, password.expose());
-                let text = format!("Basic {}", BASE64.encode(pair));
-                secret_header(&text).expect("base64 is fit for a header")
-            }
-            Err(error) => return known.pass.clone().ok_or(error),
-        };
+        let pair = format!("{}:{}", login.user, password(&login.password_file)?.expose());
+        let text = format!("Basic {}", BASE64.encode(pair));
+        let header = secret_header(&text).expect("base64 is fit for a header");
+        let mut known = self.known();
         let pass = match known.pass.take() {
             Some(pass) if pass.header.as_ref() == Some(&header) => pass,
             Some(_) | None => {
@@ -220,23 +233,23 @@ mod tests {
         config::Login { user: "ens".to_owned(), password_file: file.to_owned() }
     }
 
-    #[test]
-    fn v2s_header_follows_the_file_and_outlives_it() {
+    #[tokio::test]
+    async fn v2s_header_follows_the_file_and_outlives_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("password");
         let login = login(&file);
         let auth = Basic::new(&login);
-        assert!(matches!(auth.pass(), Err(Error::File { .. })));
+        assert!(matches!(auth.pass().await, Err(Error::File { .. })));
         std::fs::write(&file, "one\n").expect("written");
-        let one = auth.pass().expect("a pass");
+        let one = auth.pass().await.expect("a pass");
         let header = one.header.as_ref().expect("a header").expose();
         assert_eq!(header, &format!("Basic {}", BASE64.encode("ens:one")));
-        assert!(!auth.pass().expect("a pass").is_other_than(&one));
+        assert!(!auth.pass().await.expect("a pass").is_other_than(&one));
         std::fs::write(&file, "two\n").expect("written");
-        let two = auth.pass().expect("a pass");
+        let two = auth.pass().await.expect("a pass");
         assert!(two.is_other_than(&one));
         std::fs::write(&file, "").expect("written");
-        assert!(!auth.pass().expect("as it was").is_other_than(&two));
+        assert!(!auth.pass().await.expect("as it was").is_other_than(&two));
         let shown = format!("{auth:?}");
         assert!(!shown.contains(&BASE64.encode("ens:two")), "{shown}");
     }

@@ -1,14 +1,24 @@
 //! Reads what secures a connection: small files that others rewrite. Opens nothing but regular files, since anything
-//! else could make us wait. Called by `tls` and `auth`.
+//! else could make us wait. Called, aside, by `tls`, `auth` and `token`.
 
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
+use std::time::Duration;
 
+use crate::registry::aside::Stuck;
 use crate::registry::error::Error;
 
 /// No file that is meant is longer.
 const LONGEST: u64 = 1 << 20;
+
+/// How long a look at newer files is waited for where there is something made of older ones.
+pub const PATIENCE: Duration = Duration::from_millis(150);
+
+/// Nothing is known of this file, for this reason.
+pub fn stuck(path: &Path, stuck: Stuck) -> Error {
+    Error::File { path: path.to_owned(), reason: stuck.to_string() }
+}
 
 /// What the file holds now.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {

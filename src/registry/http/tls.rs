@@ -1,22 +1,23 @@
 //! What connects to the endpoints of a cluster. Over TLS it is made of files, and made anew when they have changed.
 //!
-//! The files are looked at before each request, which takes microseconds and no timer. It must never fall silent over
-//! a file that went bad while there is a client made of an older one: that one goes on. Called by `endpoints`.
+//! The files are looked at before each request, aside: they may lie on a file system that hangs. It must never fall
+//! silent over a file that went bad while there is a client made of an older one: that one goes on. Called by `endpoints`.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
 use rustls::pki_types::ServerName;
 
 use super::endpoints::Endpoint;
-use super::{files, reason};
+use super::{REQUEST_TIMEOUT, files, reason};
 use crate::config::{self, HostPort, units};
 use crate::net::http::{Connection, Secure};
 use crate::net::resolve::watched::Stamp;
 use crate::net::tls;
+use crate::registry::aside::Aside;
 use crate::registry::error::Error;
 use crate::registry::names::Names;
 
@@ -42,16 +43,19 @@ pub enum Transport {
 
 /// Gives the client that requests are to be made with.
 #[derive(Debug)]
-pub struct Clients {
-    names: Names,
-    headers: HeaderMap,
-    way: Way,
+pub enum Clients {
+    Plain(Client),
+    Tls(Arc<Tls>),
 }
 
 #[derive(Debug)]
-enum Way {
-    Plain(Client),
-    Tls { files: config::Tls, made: Mutex<Option<Made>> },
+pub struct Tls {
+    names: Names,
+    headers: HeaderMap,
+    files: config::Tls,
+    aside: Aside,
+    /// Never locked while files are looked at.
+    made: Mutex<Option<Made>>,
 }
 
 #[derive(Debug)]
@@ -65,40 +69,37 @@ struct Made {
 impl Clients {
     /// `headers` go with each request. Over TLS nothing is read yet.
     pub fn new(tls: Option<&config::Tls>, names: Names, headers: HeaderMap) -> Self {
-        let way = match tls {
-            None => Way::Plain(Client::new(&names, &headers, None)),
-            Some(files) => Way::Tls { files: files.clone(), made: Mutex::new(None) },
-        };
-        Self { names, headers, way }
+        let (aside, made) = (Aside::default(), Mutex::default());
+        match tls {
+            None => Self::Plain(Client::new(&names, &headers, None)),
+            Some(files) => Self::Tls(Arc::new(Tls { names, headers, files: files.clone(), aside, made })),
+        }
     }
 
     /// The one that a URL need not name.
     pub fn usual_port(&self) -> u16 {
-        match &self.way {
-            Way::Plain(_) => 80,
-            Way::Tls { .. } => 443,
+        match self {
+            Self::Plain(_) => 80,
+            Self::Tls(_) => 443,
         }
     }
 
     /// The client, made of the files as they are now. Error: they can't be used, and never could.
-    pub fn current(&self) -> Result<Client, Error> {
-        let (files, made) = match &self.way {
-            Way::Plain(client) => return Ok(client.clone()),
-            Way::Tls { files, made } => (files, made),
-        };
-        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = stamps(files);
-        if let Some(made) = &*made
-            && made.of == of
-            && !of.contains(&None)
-        {
-            return Ok(made.client.clone());
+    pub async fn current(&self) -> Result<Client, Error> {
+        match self {
+            Self::Plain(client) => Ok(client.clone()),
+            Self::Tls(tls) => tls.current().await,
         }
-        match (self.make(files), &mut *made) {
-            (Ok(client), made) => {
-                *made = Some(Made { of, client: client.clone(), told: None });
-                Ok(client)
-            }
+    }
+}
+
+impl Tls {
+    async fn current(self: &Arc<Self>) -> Result<Client, Error> {
+        let limit = if self.made().is_some() { files::PATIENCE } else { REQUEST_TIMEOUT };
+        let tls = Arc::clone(self);
+        let looked = self.aside.run(limit, move || tls.look()).await;
+        match (looked.unwrap_or_else(|stuck| Err(files::stuck(&self.files.ca, stuck))), &mut *self.made()) {
+            (Ok(client), _) => Ok(client),
             (Err(error), None) => Err(error),
             (Err(error), Some(made)) => {
                 let error = error.to_string();
@@ -111,7 +112,25 @@ impl Clients {
         }
     }
 
-    fn make(&self, files: &config::Tls) -> Result<Client, Error> {
+    fn look(&self) -> Result<Client, Error> {
+        let of = stamps(&self.files);
+        if let Some(made) = &*self.made()
+            && made.of == of
+            && !of.contains(&None)
+        {
+            return Ok(made.client.clone());
+        }
+        let client = self.make()?;
+        *self.made() = Some(Made { of, client: client.clone(), told: None });
+        Ok(client)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self) -> Result<Client, Error> {
+        let files = &self.files;
         let unfit = |path: &Path, why: &str| Error::File { path: path.to_owned(), reason: why.to_owned() };
         let roots = units::authorities(&files::read(&files.ca)?).map_err(|why| unfit(&files.ca, why))?;
         let identity = match &files.identity {

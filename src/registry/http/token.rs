@@ -17,9 +17,10 @@ use super::auth::{FAILED_PRECONDITION, INVALID_ARGUMENT};
 use super::auth::{Pass, Trouble, password, said, secret_header};
 use super::endpoints::Endpoint;
 use super::tls::Client;
-use super::{Ask, Body, REQUEST_TIMEOUT, exchange, reason};
+use super::{Ask, Body, REQUEST_TIMEOUT, exchange, files, reason};
 use crate::config::{self, Secret};
 use crate::net::resolve::watched::Stamp;
+use crate::registry::aside::Aside;
 use crate::registry::error::Error;
 
 /// After a refusal the same password is not tried again for so long.
@@ -32,6 +33,7 @@ const FRESH: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Tokens {
     login: config::Login,
+    aside: Aside,
     known: Mutex<Known>,
     /// A login has ended.
     ended: Notify,
@@ -63,7 +65,8 @@ struct Refused {
 
 impl Tokens {
     pub fn new(login: &config::Login) -> Arc<Self> {
-        Arc::new(Self { login: login.clone(), known: Mutex::default(), ended: Notify::new() })
+        let (aside, known, ended) = (Aside::default(), Mutex::default(), Notify::new());
+        Arc::new(Self { login: login.clone(), aside, known, ended })
     }
 
     /// The token that we have, unless it is the one that was refused; or that of a login.
@@ -78,7 +81,7 @@ impl Tokens {
         }
         let late = |_| Trouble::Endpoint(format!("no login within {}", reason::shown(REQUEST_TIMEOUT)));
         let turn = tokio::time::timeout(REQUEST_TIMEOUT, self.turn(endpoint, refused));
-        match turn.await.map_err(late)?? {
+        match turn.await.map_err(late)? {
             Turn::Pass(pass) => return Ok(pass),
             Turn::LogIn => {}
         }
@@ -128,25 +131,20 @@ impl Tokens {
     }
 
     /// Waits until there is a token, or a login is to be begun: it counts as under way from then on.
-    async fn turn(&self, endpoint: &Arc<Endpoint>, refused: Option<&Pass>) -> Result<Turn, Trouble> {
+    async fn turn(&self, endpoint: &Arc<Endpoint>, refused: Option<&Pass>) -> Turn {
         loop {
             let ended = self.ended.notified();
-            let stamp = Stamp::of(&self.login.password_file);
             let at = {
                 let mut known = self.known();
                 if let Some(pass) = known.token(refused) {
-                    return Ok(Turn::Pass(pass));
-                }
-                let is_held = |last: &Refused| Some(last.stamp) == stamp && last.at.elapsed() < HOLD;
-                if known.refused.as_ref().is_some_and(is_held) {
-                    return Err(self.wrong(endpoint));
+                    return Turn::Pass(pass);
                 }
                 let begun = Instant::now();
                 match known.next_login(endpoint).filter(|at| *at > begun) {
                     Some(at) => at,
                     None => {
                         known.under_way.push(Login { at: Arc::clone(endpoint), begun });
-                        return Ok(Turn::LogIn);
+                        return Turn::LogIn;
                     }
                 }
             };
@@ -155,8 +153,17 @@ impl Tokens {
     }
 
     async fn log_in(&self, client: &Client, endpoint: &Endpoint) -> Result<Pass, Trouble> {
-        let stamp = Stamp::of(&self.login.password_file);
-        let password = password(&self.login.password_file).map_err(Trouble::Fatal)?;
+        let file = self.login.password_file.clone();
+        // While whoever began this still waits: that is what it is told then.
+        let limit = REQUEST_TIMEOUT / 2;
+        let looked = self.aside.run(limit, move || (Stamp::of(&file), password(&file))).await;
+        let (stamp, password) =
+            looked.map_err(|stuck| Trouble::Fatal(files::stuck(&self.login.password_file, stuck)))?;
+        let is_held = |last: &Refused| Some(last.stamp) == stamp && last.at.elapsed() < HOLD;
+        if self.known().refused.as_ref().is_some_and(is_held) {
+            return Err(self.wrong(endpoint));
+        }
+        let password = password.map_err(Trouble::Fatal)?;
         let ask = Ask {
             method: Method::POST,
             path: "/v3/auth/authenticate".to_owned(),

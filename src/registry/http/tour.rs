@@ -111,7 +111,7 @@ impl Tour {
         let endpoint = &all[self.at];
         let until = tokio::time::Instant::now() + patience;
         let begun = tokio::time::timeout(REQUEST_TIMEOUT, async {
-            let client = clients.current().ok()?;
+            let client = clients.current().await.ok()?;
             let pass = auth.pass(&client, endpoint, None).await.ok()?;
             let request = request(&client, endpoint, ask, &pass).ok()?;
             let mut connection = client.connect(endpoint).await.ok()?;
@@ -233,7 +233,7 @@ impl<T: Send> Race<'_, T> {
     /// take us for that has changed nothing: the request is made once more when we have logged in again.
     async fn answer(&self, at: usize, endpoint: &Arc<Endpoint>) -> Result<Answer, Trouble> {
         let Endpoints { clients, auth, .. } = self.endpoints;
-        let client = clients.current().map_err(Trouble::Fatal)?;
+        let client = clients.current().await.map_err(Trouble::Fatal)?;
         let mut waiting = Waiting {
             endpoints: self.endpoints,
             is_won: &self.is_won,
