@@ -396,73 +396,28 @@ async fn goes_on_after_a_freeze(place: Place) {
     assert_eq!(place.read(KEY), None);
 }
 
+/// In places of each kind, or only where there are endpoints.
 macro_rules! everywhere {
-    ($($place:ident: $($test:ident)*;)*) => {
-        $(mod $place {
+    (all: $($test:ident)*; of_etcd: $($endpoints:ident)*;) => {
+        in_place!(v3: $($test)* $($endpoints)*);
+        in_place!(v2: $($test)* $($endpoints)*);
+        in_place!(dir: $($test)*);
+    };
+}
+
+macro_rules! in_place {
+    ($place:ident: $($test:ident)*) => {
+        mod $place {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(super::Place::$place()).await;
             })*
-        })*
+        }
     };
 }
 
 everywhere! {
-    v3:
-        writes_exactly_what_resolvers_read
-        lists_what_is_there_and_what_is_no_record
-        stays_as_long_as_it_is_renewed
-        goes_when_it_is_not_renewed
-        withdraws_at_once_and_as_often_as_asked
-        registers_twice_with_one_claim
-        takes_back_a_registration_given_up_anywhere
-        a_successor_survives_its_predecessors_end
-        comes_back_when_the_other_one_goes
-        takes_its_place_back_when_it_registers_again
-        waits_for_anothers_record_to_go_when_told_to
-        waits_for_no_record_that_is_like_its_own
-        notices_that_its_record_was_deleted
-        leaves_a_record_written_by_hand
-        comes_back_after_a_wipe
-        passes_by_a_dead_endpoint
-        passes_by_a_member_without_its_api
-        a_frozen_endpoint_costs_one_short_wait
-        a_withdrawal_goes_round_what_held_up_the_registration
-        says_why_when_no_endpoint_answers
-        takes_back_a_registration_whose_answer_was_lost
-        takes_back_a_registration_that_arrives_after_it_was_given_up
-        a_late_write_does_not_undo_what_a_successor_wrote
-        ends_a_registration_whose_answer_was_lost_elsewhere
-        keeps_a_record_whose_renewals_answer_was_lost
-        goes_on_after_a_freeze;
-    v2:
-        writes_exactly_what_resolvers_read
-        lists_what_is_there_and_what_is_no_record
-        stays_as_long_as_it_is_renewed
-        goes_when_it_is_not_renewed
-        withdraws_at_once_and_as_often_as_asked
-        registers_twice_with_one_claim
-        takes_back_a_registration_given_up_anywhere
-        a_successor_survives_its_predecessors_end
-        comes_back_when_the_other_one_goes
-        takes_its_place_back_when_it_registers_again
-        waits_for_anothers_record_to_go_when_told_to
-        waits_for_no_record_that_is_like_its_own
-        notices_that_its_record_was_deleted
-        leaves_a_record_written_by_hand
-        comes_back_after_a_wipe
-        passes_by_a_dead_endpoint
-        passes_by_a_member_without_its_api
-        a_frozen_endpoint_costs_one_short_wait
-        a_withdrawal_goes_round_what_held_up_the_registration
-        says_why_when_no_endpoint_answers
-        takes_back_a_registration_whose_answer_was_lost
-        takes_back_a_registration_that_arrives_after_it_was_given_up
-        a_late_write_does_not_undo_what_a_successor_wrote
-        ends_a_registration_whose_answer_was_lost_elsewhere
-        keeps_a_record_whose_renewals_answer_was_lost
-        goes_on_after_a_freeze;
-    dir:
+    all:
         writes_exactly_what_resolvers_read
         lists_what_is_there_and_what_is_no_record
         stays_as_long_as_it_is_renewed
@@ -478,6 +433,18 @@ everywhere! {
         notices_that_its_record_was_deleted
         leaves_a_record_written_by_hand
         comes_back_after_a_wipe;
+    of_etcd:
+        passes_by_a_dead_endpoint
+        passes_by_a_member_without_its_api
+        a_frozen_endpoint_costs_one_short_wait
+        a_withdrawal_goes_round_what_held_up_the_registration
+        says_why_when_no_endpoint_answers
+        takes_back_a_registration_whose_answer_was_lost
+        takes_back_a_registration_that_arrives_after_it_was_given_up
+        a_late_write_does_not_undo_what_a_successor_wrote
+        ends_a_registration_whose_answer_was_lost_elsewhere
+        keeps_a_record_whose_renewals_answer_was_lost
+        goes_on_after_a_freeze;
 }
 
 /// The gateway speaks of a lease in places where v2 and folders have none.
