@@ -23,7 +23,7 @@ pub(super) struct Side {
 /// What is known of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A read that comes back short says that nothing is left, and a splice to it that there is no room.
+    /// A read that comes back short says that nothing is left.
     Tcp,
     /// Perhaps a Unix socket: a read of such a one also ends where descriptors were sent along.
     Any,
@@ -136,8 +136,8 @@ impl Side {
     pub(super) fn drain(&mut self, pipe: &mut Lent) -> io::Result<bool> {
         while pipe.held() > 0 {
             let drained = pipe.drain(self);
-            // What was moved was all that there is room for: the call to hear that again is saved, as above.
-            if self.passing(drained)?.is_none() || self.kind == Kind::Tcp && pipe.held() > 0 {
+            // Less than all is no word that there is no room: a stop and a continuation end a splice, too.
+            if self.passing(drained)?.is_none() {
                 self.ready.remove(EpollFlags::EPOLLOUT);
                 return Ok(false);
             }

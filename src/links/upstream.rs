@@ -232,9 +232,13 @@ impl Attempt {
 impl ConnectError {
     /// It says nothing about the other end.
     pub(super) fn is_ours(&self) -> bool {
-        let Self::Attempt { error, .. } = self else { return false };
-        let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
-        error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
+        let Self::Attempt { address, error } = self else { return false };
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => true,
+            // All ports towards it are used up. Of IPv6, that family is more likely to be switched off.
+            Some(Errno::EADDRNOTAVAIL) => matches!(address, Endpoint::Tcp(to) if to.is_ipv4()),
+            Some(_) | None => false,
+        }
     }
 
     /// There was no descriptor for it: what the kernel said.

@@ -5,9 +5,12 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::support::lane::{LINK, Lane, to};
 use crate::support::load::connect;
 use crate::support::namespace::ran_inside;
+use crate::support::process;
 use crate::support::server::Rule;
 use crate::support::wait;
 
@@ -247,4 +250,24 @@ fn failure(to: &mut TcpStream, noise: &mut Noise) -> Option<ErrorKind> {
             Err(error) => return Some(error.kind()),
         }
     }
+}
+
+/// As a container is paused: a splice that is under way then comes back with less than there is room for.
+#[test]
+fn a_stream_goes_on_however_often_it_is_frozen() {
+    if ran_inside(a_stream_goes_on_however_often_it_is_frozen) {
+        return;
+    }
+    let (lane, client, server) = pair();
+    let (sender, receiver) = (send(client, 5, 2 * GIB), receive(server, 5));
+    for _ in 0..300 {
+        if receiver.is_finished() {
+            break;
+        }
+        process::freeze(lane.pid());
+        process::send(lane.pid(), Signal::SIGCONT);
+        wait::be_late(Duration::from_millis(5));
+    }
+    sender.join().expect("all was sent");
+    assert_eq!(receiver.join().expect("all that came was right"), 2 * GIB);
 }
