@@ -150,7 +150,7 @@ impl Basic {
         let limit = if self.known().pass.is_some() { files::PATIENCE } else { REQUEST_TIMEOUT };
         let basic = Arc::clone(self);
         let looked = self.aside.run(limit, move || basic.look()).await;
-        let looked = looked.unwrap_or_else(|stuck| Err(files::stuck(&self.login.password_file, stuck)));
+        let looked = looked.unwrap_or_else(|stuck| Err(files::stuck(&self.login.password_file, &stuck)));
         looked.or_else(|error| self.known().pass.clone().ok_or(error))
     }
 

@@ -16,7 +16,7 @@ const LONGEST: u64 = 1 << 20;
 pub const PATIENCE: Duration = Duration::from_millis(150);
 
 /// Nothing is known of this file, for this reason.
-pub fn stuck(path: &Path, stuck: Stuck) -> Error {
+pub fn stuck(path: &Path, stuck: &Stuck) -> Error {
     Error::File { path: path.to_owned(), reason: stuck.to_string() }
 }
 

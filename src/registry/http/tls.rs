@@ -98,7 +98,7 @@ impl Tls {
         let limit = if self.made().is_some() { files::PATIENCE } else { REQUEST_TIMEOUT };
         let tls = Arc::clone(self);
         let looked = self.aside.run(limit, move || tls.look()).await;
-        match (looked.unwrap_or_else(|stuck| Err(files::stuck(&self.files.ca, stuck))), &mut *self.made()) {
+        match (looked.unwrap_or_else(|stuck| Err(files::stuck(&self.files.ca, &stuck))), &mut *self.made()) {
             (Ok(client), _) => Ok(client),
             (Err(error), None) => Err(error),
             (Err(error), Some(made)) => {

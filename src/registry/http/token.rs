@@ -63,6 +63,19 @@ struct Refused {
     stamp: Stamp,
 }
 
+/// A login in a task of its own. Over when this is dropped, also by a panic.
+struct UnderWay {
+    tokens: Arc<Tokens>,
+    at: Arc<Endpoint>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.tokens.known().under_way.retain(|login| !Arc::ptr_eq(&login.at, &self.at));
+        self.tokens.ended.notify_waiters();
+    }
+}
+
 impl Tokens {
     pub fn new(login: &config::Login) -> Arc<Self> {
         let (aside, known, ended) = (Aside::default(), Mutex::default(), Notify::new());
@@ -85,16 +98,15 @@ impl Tokens {
             Turn::Pass(pass) => return Ok(pass),
             Turn::LogIn => {}
         }
-        let (tokens, client, endpoint) = (Arc::clone(self), client.clone(), Arc::clone(endpoint));
-        let login = tokio::spawn(async move {
-            let outcome = tokens.log_in(&client, &endpoint).await;
-            tokens.known().under_way.retain(|login| !Arc::ptr_eq(&login.at, &endpoint));
-            tokens.ended.notify_waiters();
-            outcome
-        });
+        let under_way = UnderWay { tokens: Arc::clone(self), at: Arc::clone(endpoint) };
+        let client = client.clone();
+        let login = tokio::spawn(async move { under_way.tokens.log_in(&client, &under_way.at).await });
         let outcome = async {
             tokio::select! {
-                outcome = login => outcome.expect("a login neither panics nor is cancelled"),
+                // A panic has been reported where it happened.
+                outcome = login => {
+                    outcome.unwrap_or_else(|_| Err(Trouble::Endpoint("the login broke off".to_owned())))
+                }
                 pass = self.others(refused) => Ok(pass),
             }
         };
@@ -158,7 +170,7 @@ impl Tokens {
         let limit = REQUEST_TIMEOUT / 2;
         let looked = self.aside.run(limit, move || (Stamp::of(&file), password(&file))).await;
         let (stamp, password) =
-            looked.map_err(|stuck| Trouble::Fatal(files::stuck(&self.login.password_file, stuck)))?;
+            looked.map_err(|stuck| Trouble::Fatal(files::stuck(&self.login.password_file, &stuck)))?;
         let is_held = |last: &Refused| Some(last.stamp) == stamp && last.at.elapsed() < HOLD;
         if self.known().refused.as_ref().is_some_and(is_held) {
             return Err(self.wrong(endpoint));
