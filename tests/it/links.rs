@@ -81,8 +81,10 @@ fn address_of(links: &Links, place: usize) -> SocketAddr {
     links.opened[0].places[place].address().expect("an address")
 }
 
+/// With a queue for any crowd that comes here: beyond it, the kernel may reset whom it has let in by a SYN cookie.
 fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.2:0").expect("bind");
+    SockRef::from(&listener).listen(4096).expect("a longer queue");
     let address = listener.local_addr().expect("bound");
     (listener, address)
 }
