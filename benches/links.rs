@@ -33,7 +33,7 @@ mod plot;
 #[path = "links/upstream.rs"]
 mod upstream;
 
-const DEFAULT_ROUNDS: usize = 5;
+const DEFAULT_ROUNDS: usize = 9;
 const DOCUMENT: &str = "docs/benchmarks.md";
 /// The rows that are pictures as well, and the files' names.
 const PICTURES: [(&str, &str); 6] = [

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -97,6 +97,9 @@ pub struct Change {
     pub lease: u64,
 }
 
+/// A member that says nothing for so long is asked anew: it may have died in silence.
+const SILENCE: Duration = Duration::from_secs(20);
+
 pub struct Watch {
     stream: TcpStream,
     heard: Arc<Mutex<Vec<Change>>>,
@@ -116,6 +119,7 @@ impl Watch {
     fn start(etcd: &Etcd, api: Api, revision: u64) -> Self {
         let (lines, _) = open(api, etcd.address(), etcd.headers(), revision).expect("etcd can be watched");
         let stream = lines.get_ref().try_clone().expect("a descriptor is free");
+        stream.set_read_timeout(None).expect("it may be silent for long");
         let heard = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&heard);
         std::thread::spawn(move || {
@@ -148,7 +152,7 @@ impl Drop for Watch {
     }
 }
 
-/// Asks for changes from this revision on, or from now on where it is 0. Once it is granted: what they are told by, and
+/// Asks for changes from this revision on, or from now on where it is 0. It ends when none comes for [`SILENCE`]. Once it is granted: what they are told by, and
 /// the cluster's ID. The v2 API tells one change alone where it is asked for a revision.
 pub fn open(api: Api, to: SocketAddr, headers: &str, revision: u64) -> Option<(BufReader<TcpStream>, u64)> {
     let v2 = "GET /v2/keys/skydns?wait=true&recursive=true";
@@ -162,6 +166,7 @@ pub fn open(api: Api, to: SocketAddr, headers: &str, revision: u64) -> Option<(B
         Api::V2 => (format!("{v2}&waitIndex={revision}"), String::new()),
     };
     let mut stream = TcpStream::connect(to).ok()?;
+    stream.set_read_timeout(Some(SILENCE)).ok()?;
     write!(stream, "{request} HTTP/1.0\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).ok()?;
     let (mut lines, mut head) = (BufReader::new(stream), String::new());
     while lines.read_line(&mut head).ok()? > 2 {}
